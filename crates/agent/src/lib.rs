@@ -1,0 +1,1 @@
+//! A node's containers made real through narrow ports, and the node-local store.

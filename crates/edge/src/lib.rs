@@ -1,0 +1,1 @@
+//! Listeners, TLS and upgraded streams shared by the front doors.

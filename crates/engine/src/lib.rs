@@ -1,0 +1,1 @@
+//! Admission, transactions, controller loops and node sessions over the store.

@@ -1,0 +1,1 @@
+//! The one kind of object: kinds, metadata, identifiers, and the neutral descriptions that every layer shares.

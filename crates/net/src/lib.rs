@@ -1,0 +1,1 @@
+//! What the kernel is told about networks, and the name server.

@@ -1,0 +1,1 @@
+//! Images, snapshots, OCI bundles, the keeper, logs, exec and statistics.

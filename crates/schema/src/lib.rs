@@ -1,0 +1,1 @@
+//! API machinery over values: schemas, defaulting, validation and patches.

@@ -1,0 +1,1 @@
+//! Revisioned objects in memory: deterministic apply, indices, watches and snapshots. No I/O.

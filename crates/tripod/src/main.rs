@@ -1,0 +1,3 @@
+//! The `tripod` binary: command line, configuration and wiring.
+
+fn main() {}
