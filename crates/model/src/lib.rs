@@ -1,1 +1,19 @@
 //! The one kind of object: kinds, metadata, identifiers, and the neutral descriptions that every layer shares.
+//!
+//! Nothing here performs I/O, reads a clock or draws randomness: identifiers are made from bytes that the
+//! caller supplies, times are passed in.
+
+pub mod container;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod image;
+pub mod ipam;
+pub mod network;
+pub mod reference;
+pub mod volume;
+
+pub use error::{Error, ErrorKind, Result};
+
+/// A point in time, UTC, nanosecond precision; serialised as RFC 3339.
+pub type Time = jiff::Timestamp;
