@@ -4,13 +4,19 @@
 //! caller supplies, times are passed in.
 
 pub mod container;
+pub mod data;
 pub mod error;
 pub mod event;
 pub mod id;
 pub mod image;
 pub mod ipam;
 pub mod network;
+pub mod node;
+pub mod object;
+pub mod pod;
 pub mod reference;
+pub mod session;
+pub mod swarm;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
