@@ -1,1 +1,32 @@
 //! The log on disk and the agreement about it.
+//!
+//! A [`Cluster`] is one manager's part of the replicated store: transactions go in through [`Cluster::submit`], the
+//! state is read with [`Cluster::read`], [`Cluster::list`] and [`Cluster::watch`]. One manager is a group of one and
+//! takes the same path as several. An acknowledged transaction is on the disks of a majority.
+//!
+//! Everything that writes runs on one thread (`store`) with a runtime of its own: proposer, openraft, the log and the
+//! state machine hand work to each other without waking another thread, and only that thread blocks in `fdatasync`.
+
+mod cluster;
+mod crypt;
+mod error;
+mod files;
+mod log;
+mod log_store;
+mod machine;
+mod options;
+mod proposer;
+mod segment;
+mod snapshot;
+mod transport;
+mod types;
+mod watch;
+
+pub use cluster::{Cluster, Leadership, Metrics};
+pub use error::{RaftError, RemoteError};
+pub use options::Options;
+pub use snapshot::SnapshotData;
+pub use transport::{LocalTransport, NoTransport, Request, Response, Transport, TransportError};
+pub use tripod_store as store;
+pub use types::{NodeId, Outcome, Proposal, TypeConfig};
+pub use watch::Watch;

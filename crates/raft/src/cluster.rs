@@ -1,0 +1,630 @@
+//! One manager's part of the replicated store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError as CoreError};
+use openraft::{BasicNode, ChangeMembers, LogIdOptionExt, Raft, Snapshot};
+use tokio::sync::{mpsc, oneshot, watch as channel};
+use tripod_store::{Gone, List, ListQuery, State, Txn, TxnOk, WatchFilter};
+
+use crate::crypt::Keyring;
+use crate::error::RaftError;
+use crate::files;
+use crate::log::Log;
+use crate::log_store::LogStore;
+use crate::machine::{Machine, Published};
+use crate::options::Options;
+use crate::proposer::{self, Pending, Proposer};
+use crate::snapshot::Snapshots;
+use crate::transport::{Network, Request, Response, Transport};
+use crate::types::{NodeId, TypeConfig};
+use crate::watch::Watch;
+
+/// Transactions that may wait in the queue before writers have to.
+const QUEUE: usize = 1024;
+/// Unfinished paged lists whose snapshot is kept.
+const PINS: usize = 8;
+/// How long an unfinished paged list is kept at most.
+const PIN_AGE: Duration = Duration::from_secs(300);
+/// How long a freshly opened group of one may take to apply its log.
+const REPLAY: Duration = Duration::from_secs(120);
+
+/// A handle on the store. Clones are the same store.
+#[derive(Clone)]
+pub struct Cluster(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    node: NodeId,
+    raft: Raft<TypeConfig>,
+    published: Arc<Published>,
+    queue: mpsc::Sender<Pending>,
+    log: LogStore,
+    keyring: Arc<Keyring>,
+    transport: Arc<dyn Transport>,
+    leadership: channel::Receiver<Leadership>,
+    pins: Mutex<VecDeque<Pin>>,
+    thread: Mutex<Option<StoreThread>>,
+}
+
+/// A state that unfinished lists read from.
+#[derive(Clone)]
+struct Pin {
+    since: Instant,
+    state: Arc<State>,
+    lists: usize,
+}
+
+struct StoreThread {
+    /// Dropped or sent: stop.
+    stop: oneshot::Sender<()>,
+    handle: JoinHandle<()>,
+}
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+}
+
+/// A look at the state of the group from this manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// This manager.
+    pub node: NodeId,
+    /// The term and the leader.
+    pub leadership: Leadership,
+    /// The index of the last entry in this manager's log.
+    pub last_log_index: Option<u64>,
+    /// The index of the last entry applied here.
+    pub applied_index: Option<u64>,
+    /// The last entry that the newest snapshot holds.
+    pub snapshot_index: Option<u64>,
+    /// The managers that vote, with their addresses.
+    pub voters: BTreeMap<NodeId, String>,
+    /// The managers that only listen, with their addresses.
+    pub learners: BTreeMap<NodeId, String>,
+    /// On the leader: the last entry that each of the others is known to hold.
+    pub matched: BTreeMap<NodeId, Option<u64>>,
+    /// The store's revision here.
+    pub revision: u64,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+    /// Why the store stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("node", &self.0.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the store's thread hands back when it runs.
+struct Started {
+    raft: Raft<TypeConfig>,
+    published: Arc<Published>,
+    log: LogStore,
+    keyring: Arc<Keyring>,
+    leadership: channel::Receiver<Leadership>,
+}
+
+impl Cluster {
+    /// Opens the store in `dir`, or makes an empty one that belongs to no cluster yet. A group of one has applied all
+    /// its log when this returns.
+    ///
+    /// # Errors
+    /// [`RaftError::Locked`], [`RaftError::Busy`], [`RaftError::Corrupt`], or those of the file system.
+    pub async fn open(dir: impl AsRef<Path>, node: NodeId, options: Options) -> Result<Self, RaftError> {
+        let (dir, transport) = (dir.as_ref().to_owned(), options.transport.clone());
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (started, start) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let handle = std::thread::Builder::new()
+            .name("store".into())
+            .spawn({
+                let dir = dir.clone();
+                move || store_thread(&dir, node, &options, waiting, started, stopped)
+            })
+            .map_err(RaftError::io(&dir))?;
+        let Started {
+            raft,
+            published,
+            log,
+            keyring,
+            leadership,
+        } = start.await.map_err(|_| RaftError::Closed)??;
+        let cluster = Self(Arc::new(Inner {
+            node,
+            raft,
+            published,
+            queue,
+            log,
+            keyring,
+            transport,
+            leadership,
+            pins: Mutex::default(),
+            thread: Mutex::new(Some(StoreThread { stop, handle })),
+        }));
+        cluster.catch_up().await?;
+        Ok(cluster)
+    }
+
+    /// A group of one needs nobody's consent to lead and to apply what its log holds.
+    async fn catch_up(&self) -> Result<(), RaftError> {
+        let metrics = self.metrics();
+        if metrics.voters.len() != 1 || !metrics.voters.contains_key(&self.0.node) {
+            return Ok(());
+        }
+        if metrics.leadership.leader != Some(self.0.node) {
+            self.0
+                .raft
+                .trigger()
+                .elect()
+                .await
+                .map_err(|_| RaftError::Closed)?;
+        }
+        let wait = self.0.raft.wait(Some(REPLAY));
+        let leading = wait.current_leader(self.0.node, "lead the group of one").await;
+        let applied = wait
+            .applied_index_at_least(metrics.last_log_index, "apply the log")
+            .await;
+        leading.and(applied).map(drop).map_err(|_| RaftError::Closed)
+    }
+
+    /// This manager's identity.
+    pub fn node_id(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Whether this manager belongs to a cluster.
+    pub fn is_initialized(&self) -> bool {
+        let metrics = self.0.raft.metrics().borrow().clone();
+        metrics.last_log_index.is_some() || metrics.membership_config.membership().nodes().next().is_some()
+    }
+
+    /// Forms a cluster of this manager alone, which others will reach at `address`.
+    ///
+    /// # Errors
+    /// [`RaftError::AlreadyInitialized`].
+    pub async fn initialize(&self, address: &str) -> Result<(), RaftError> {
+        let members = BTreeMap::from([(self.0.node, BasicNode::new(address))]);
+        match self.0.raft.initialize(members).await {
+            Ok(()) => {}
+            Err(CoreError::APIError(InitializeError::NotAllowed(_))) => {
+                return Err(RaftError::AlreadyInitialized);
+            }
+            Err(CoreError::APIError(e)) => return Err(RaftError::Membership(e.to_string())),
+            Err(CoreError::Fatal(_)) => return Err(RaftError::Closed),
+        }
+        self.catch_up().await
+    }
+
+    /// Writes. Returns when the transaction is on the disks of a majority and applied here; if another manager leads,
+    /// it is asked, and this one may apply it a moment later (see [`Cluster::applied`]).
+    ///
+    /// # Errors
+    /// [`RaftError::Rejected`] if the transaction was refused. After [`RaftError::Closed`] and
+    /// [`RaftError::Unreachable`] it may have happened; after any other error it has not.
+    pub async fn submit(&self, txn: Txn) -> Result<TxnOk, RaftError> {
+        let txn = Bytes::from(txn.encode());
+        if txn.len() > proposer::MAX_TXN {
+            return Err(RaftError::TooLarge {
+                size: txn.len(),
+                limit: proposer::MAX_TXN,
+            });
+        }
+        match self.0.submit_here(txn.clone()).await {
+            Err(RaftError::NotLeader { leader: None }) if !self.is_initialized() => {
+                Err(RaftError::NotInitialized)
+            }
+            Err(RaftError::NotLeader { leader: Some(leader) }) if leader != self.0.node => {
+                match self.0.ask(leader, Request::Submit(txn)).await? {
+                    Response::Submit(answer) => Ok(answer?),
+                    _ => Err(RaftError::Unreachable("an answer to another request".into())),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The state as this manager knows it, at no cost. It contains everything that was acknowledged to a writer on
+    /// this manager while it led.
+    pub fn read(&self) -> Arc<State> {
+        self.0.published.state()
+    }
+
+    /// The state including everything that was acknowledged to anybody before the call.
+    ///
+    /// # Errors
+    /// If the leader cannot be reached, or no longer leads.
+    pub async fn read_index(&self) -> Result<Arc<State>, RaftError> {
+        let applied = match self.0.read_index_here().await {
+            Err(RaftError::NotLeader { leader: Some(leader) }) if leader != self.0.node => {
+                match self.0.ask(leader, Request::ReadIndex).await? {
+                    Response::ReadIndex(answer) => answer?,
+                    _ => return Err(RaftError::Unreachable("an answer to another request".into())),
+                }
+            }
+            answer => answer?,
+        };
+        self.applied(applied).await?;
+        Ok(self.read())
+    }
+
+    /// Waits until this many log entries are applied here.
+    async fn applied(&self, entries: u64) -> Result<(), RaftError> {
+        let mut applied = self.0.published.applied.subscribe();
+        applied
+            .wait_for(|applied| *applied >= entries)
+            .await
+            .map(drop)
+            .map_err(|_| RaftError::Closed)
+    }
+
+    /// Waits until the state here has reached a revision (of a write made through another manager).
+    ///
+    /// # Errors
+    /// [`RaftError::Closed`] if the store stops first.
+    pub async fn revision_reached(&self, revision: u64) -> Result<(), RaftError> {
+        let mut applied = self.0.published.applied.subscribe();
+        let reached = |_: &u64| self.read().revision() >= revision;
+        applied
+            .wait_for(reached)
+            .await
+            .map(drop)
+            .map_err(|_| RaftError::Closed)
+    }
+
+    /// One page of a list. Pages of one list are read from one revision.
+    ///
+    /// # Errors
+    /// [`RaftError::Gone`] if the list was begun too long ago.
+    pub fn list(&self, query: &ListQuery<'_>) -> Result<List, RaftError> {
+        let pinned = {
+            let mut pins = self.0.pins.lock().expect("no panic while locked");
+            pins.retain(|pin| pin.since.elapsed() < PIN_AGE);
+            query.after.and_then(|after| {
+                pins.iter()
+                    .find(|pin| pin.state.revision() == after.revision)
+                    .cloned()
+            })
+        };
+        let state = match (query.after, &pinned) {
+            (_, Some(pin)) => pin.state.clone(),
+            (after, None) => {
+                let now = self.read();
+                if let Some(after) = after.filter(|after| after.revision != now.revision()) {
+                    return Err(Gone {
+                        asked: after.revision,
+                        oldest: now.revision(),
+                    }
+                    .into());
+                }
+                now
+            }
+        };
+        let list = state.list(query);
+        self.0.pin(&state, query.after.is_some(), list.next.is_some());
+        Ok(list)
+    }
+
+    /// Follows the changes after `revision` (that of a list, of [`Cluster::read`], or of an earlier event).
+    ///
+    /// # Errors
+    /// [`RaftError::Gone`] if they are no longer remembered.
+    pub fn watch(&self, filter: WatchFilter, revision: u64) -> Result<Watch, RaftError> {
+        Ok(self.0.published.hub.watch(filter, revision)?)
+    }
+
+    /// The leader, if one is known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.0.leadership.borrow().leader
+    }
+
+    /// Whether this manager leads.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.0.node)
+    }
+
+    /// Tells when leadership changes.
+    pub fn leadership(&self) -> channel::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    /// A look at the group.
+    pub fn metrics(&self) -> Metrics {
+        let metrics = self.0.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let voting: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let members = membership.nodes().map(|(id, node)| (*id, node.addr.clone()));
+        let (voters, learners) = members.partition(|(id, _)| voting.contains(id));
+        Metrics {
+            node: self.0.node,
+            leadership: Leadership {
+                term: metrics.current_term,
+                leader: metrics.current_leader,
+            },
+            last_log_index: metrics.last_log_index,
+            applied_index: metrics.last_applied.index(),
+            snapshot_index: metrics.snapshot.index(),
+            voters,
+            learners,
+            matched: metrics
+                .replication
+                .into_iter()
+                .flatten()
+                .map(|(id, at)| (id, at.index()))
+                .collect(),
+            revision: self.read().revision(),
+            log_bytes: self.0.log.lock().bytes(),
+            stopped: metrics.running_state.err().map(|e| e.to_string()),
+        }
+    }
+
+    /// Adds a manager that listens without a vote, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] or [`RaftError::Membership`].
+    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), RaftError> {
+        let added = self.0.raft.add_learner(node, BasicNode::new(address), true).await;
+        added.map(drop).map_err(membership_error)
+    }
+
+    /// Sets who votes. All must have been added before. Those that no longer vote leave the cluster, or stay to
+    /// listen if `retain`.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] or [`RaftError::Membership`].
+    pub async fn change_membership(&self, voters: BTreeSet<NodeId>, retain: bool) -> Result<(), RaftError> {
+        let changed = self
+            .0
+            .raft
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), retain)
+            .await;
+        changed.map(drop).map_err(membership_error)
+    }
+
+    /// Answers a request that came over the transport.
+    pub async fn handle(&self, request: Request) -> Response {
+        self.0.handle(request).await
+    }
+
+    /// Makes a snapshot now.
+    ///
+    /// # Errors
+    /// [`RaftError::Closed`].
+    pub async fn snapshot(&self) -> Result<(), RaftError> {
+        self.0
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|_| RaftError::Closed)
+    }
+
+    /// From now on the directory opens only with this key; `None`: without any. Blocks for a write of a small file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_unlock_key(&self, key: Option<&[u8; 32]>) -> Result<(), RaftError> {
+        self.0.keyring.lock(key)
+    }
+
+    /// Stops. Watches end, waiting writers get [`RaftError::Closed`], and the directory can be opened again when this
+    /// returns.
+    pub async fn shutdown(&self) {
+        self.0.published.hub.close();
+        // Its error says that the task is already gone.
+        let _ = self.0.raft.shutdown().await;
+        let thread = self.0.thread.lock().expect("no panic while locked").take();
+        if let Some(StoreThread { stop, handle }) = thread {
+            drop(stop);
+            let _ = tokio::task::spawn_blocking(move || handle.join()).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Keeps a state while lists read from it: called after each page, with whether it was a later page of its list,
+    /// and whether more follow.
+    fn pin(&self, state: &Arc<State>, later: bool, more: bool) {
+        if later == more {
+            // Goes on, or was complete in one page.
+            return;
+        }
+        let mut pins = self.pins.lock().expect("no panic while locked");
+        match pins
+            .iter()
+            .position(|pin| pin.state.revision() == state.revision())
+        {
+            Some(at) if more => pins[at].lists += 1,
+            Some(at) if pins[at].lists > 1 => pins[at].lists -= 1,
+            Some(at) => drop(pins.remove(at)),
+            None if more => pins.push_back(Pin {
+                since: Instant::now(),
+                state: state.clone(),
+                lists: 1,
+            }),
+            None => {}
+        }
+        while pins.len() > PINS {
+            pins.pop_front();
+        }
+    }
+
+    async fn submit_here(&self, txn: Bytes) -> Result<TxnOk, RaftError> {
+        let (reply, outcome) = oneshot::channel();
+        self.queue
+            .send(Pending { txn, reply })
+            .await
+            .map_err(|_| RaftError::Closed)?;
+        outcome.await.map_err(|_| RaftError::Closed)?
+    }
+
+    async fn read_index_here(&self) -> Result<u64, RaftError> {
+        {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            let mut voters = metrics.membership_config.membership().voter_ids();
+            let alone = voters.next() == Some(self.node) && voters.next().is_none();
+            if alone && metrics.current_leader == Some(self.node) && metrics.running_state.is_ok() {
+                // Nobody else could have acknowledged anything, and what this one did it has applied.
+                return Ok(0);
+            }
+        }
+        match self.raft.ensure_linearizable().await {
+            Ok(log_id) => Ok(log_id.next_index()),
+            Err(CoreError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                Err(RaftError::NotLeader { leader: to.leader_id })
+            }
+            Err(CoreError::APIError(CheckIsLeaderError::QuorumNotEnough(e))) => {
+                Err(RaftError::Unreachable(e.to_string()))
+            }
+            Err(CoreError::Fatal(_)) => Err(RaftError::Closed),
+        }
+    }
+
+    async fn ask(&self, target: NodeId, request: Request) -> Result<Response, RaftError> {
+        let address = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            metrics
+                .membership_config
+                .membership()
+                .get_node(&target)
+                .map(|node| node.addr.clone())
+        };
+        let address = address.ok_or(RaftError::NotLeader { leader: None })?;
+        let answer = self.transport.call(target, &address, request).await;
+        answer.map_err(|e| RaftError::Unreachable(e.to_string()))
+    }
+
+    pub(crate) async fn handle(&self, request: Request) -> Response {
+        match request {
+            Request::Append(rpc) => Response::Append(self.raft.append_entries(rpc).await),
+            Request::Vote(rpc) => Response::Vote(self.raft.vote(rpc).await),
+            Request::Snapshot { vote, meta, data } => {
+                let snapshot = Snapshot {
+                    meta,
+                    snapshot: Box::new(data),
+                };
+                Response::Snapshot(self.raft.install_full_snapshot(vote, snapshot).await)
+            }
+            Request::Submit(txn) => Response::Submit(self.submit_here(txn).await.map_err(Into::into)),
+            Request::ReadIndex => Response::ReadIndex(self.read_index_here().await.map_err(Into::into)),
+        }
+    }
+}
+
+fn membership_error(error: CoreError<NodeId, ClientWriteError<NodeId, BasicNode>>) -> RaftError {
+    match error {
+        CoreError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+            RaftError::NotLeader { leader: to.leader_id }
+        }
+        CoreError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
+            RaftError::Membership(e.to_string())
+        }
+        CoreError::Fatal(_) => RaftError::Closed,
+    }
+}
+
+/// The life of the store's thread. Its runtime is a single thread on purpose: see the crate's documentation.
+fn store_thread(
+    dir: &Path,
+    node: NodeId,
+    options: &Options,
+    waiting: mpsc::Receiver<Pending>,
+    started: oneshot::Sender<Result<Started, RaftError>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let _ = started.send(Err(RaftError::io(dir)(e)));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let (lock, start) = match start(dir, node, options).await {
+            Ok(ready) => ready,
+            Err(e) => {
+                let _ = started.send(Err(e));
+                return;
+            }
+        };
+        let (raft, log) = (start.raft.clone(), start.log.clone());
+        if started.send(Ok(start)).is_ok() {
+            let proposer = Proposer {
+                raft: raft.clone(),
+                log,
+                max_log_bytes: options.snapshot_log_bytes,
+            };
+            tokio::select! {
+                () = proposer.run(waiting) => {}
+                _ = stopped => {}
+            }
+        }
+        let _ = raft.shutdown().await;
+        drop(lock);
+    });
+}
+
+async fn start(dir: &Path, node: NodeId, options: &Options) -> Result<(std::fs::File, Started), RaftError> {
+    let lock = files::claim_dir(dir)?;
+    let keyring = Arc::new(Keyring::open(dir, options.unlock_key.as_ref())?);
+    let (snapshots, loaded) = Snapshots::open(dir, keyring.clone())?;
+    let log = LogStore(Arc::new(Mutex::new(Log::open(
+        dir,
+        node,
+        keyring.clone(),
+        options.segment_bytes,
+    )?)));
+    let (machine, published) = Machine::new(Arc::new(snapshots), loaded, options.history);
+    let network = Network(options.transport.clone());
+    let raft = Raft::new(node, options.raft_config()?, network, log.clone(), machine)
+        .await
+        .map_err(|e| RaftError::corrupt(dir, e))?;
+    let leadership = follow_leadership(&raft);
+    Ok((
+        lock,
+        Started {
+            raft,
+            published,
+            log,
+            keyring,
+            leadership,
+        },
+    ))
+}
+
+/// Keeps a channel with the leader up to date.
+fn follow_leadership(raft: &Raft<TypeConfig>) -> channel::Receiver<Leadership> {
+    let mut metrics = raft.server_metrics();
+    let (sender, receiver) = channel::channel(Leadership::default());
+    tokio::spawn(async move {
+        loop {
+            let leadership = {
+                let metrics = metrics.borrow_and_update();
+                Leadership {
+                    term: metrics.vote.leader_id().term,
+                    leader: metrics.current_leader,
+                }
+            };
+            sender.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
