@@ -161,6 +161,8 @@ impl Cluster {
 
     /// A group of one needs nobody's consent to lead and to apply what its log holds.
     async fn catch_up(&self) -> Result<(), RaftError> {
+        // Metrics are empty until the core has started; it answers this once it has.
+        self.0.raft.with_raft_state(|_| ()).await.map_err(|_| RaftError::Closed)?;
         let metrics = self.metrics();
         if metrics.voters.len() != 1 || !metrics.voters.contains_key(&self.0.node) {
             return Ok(());
