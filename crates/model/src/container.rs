@@ -84,7 +84,9 @@ pub struct ContainerSpec {
     pub container_id_file: String,
     /// Storage options of the snapshot (`size=…` is refused unless supported).
     pub storage_opt: BTreeMap<String, String>,
-    /// Files put into the container before it starts: secrets and configs.
+    /// Files put into the container before it starts: secrets and configs. Never stored: they are handed over anew
+    /// for each start.
+    #[serde(skip)]
     pub files: Vec<InjectedFile>,
     /// Initial size of the terminal: height, width.
     pub console_size: Option<(u16, u16)>,

@@ -161,7 +161,13 @@ pub trait Images: Send + Sync {
     async fn tag(&self, image: &str, name: &Reference) -> Result<()>;
     /// Takes a name away, and the image when it was the last one and `in_use` does not hold it. With an
     /// identifier: all names. `force` as Docker defines it.
-    async fn remove(&self, name: &str, force: bool, prune_parents: bool, in_use: &[String]) -> Result<Vec<Removed>>;
+    async fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        prune_parents: bool,
+        in_use: &[String],
+    ) -> Result<Vec<Removed>>;
     /// Removes images that no container uses: those without a name, or all (`dangling_only` false), further
     /// narrowed by the caller's choice. Returns what went and the bytes won.
     async fn prune(&self, image_ids: &[String]) -> Result<(Vec<Removed>, u64)>;
@@ -192,7 +198,12 @@ pub trait Images: Send + Sync {
 
     /// `HEAD/GET/PUT /containers/{id}/archive`: files of the mounted root, with volumes laid over it as the
     /// container sees them (`overlays`: target in the container, path on the host). Symbolic links never lead out.
-    async fn stat_path(&self, container: &str, overlays: &[(String, PathBuf)], path: &str) -> Result<PathStat>;
+    async fn stat_path(
+        &self,
+        container: &str,
+        overlays: &[(String, PathBuf)],
+        path: &str,
+    ) -> Result<PathStat>;
     /// A tar of a file or directory.
     async fn read_path(
         &self,

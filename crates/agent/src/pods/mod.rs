@@ -1,0 +1,269 @@
+//! Pods of the cluster on this node: assignments taken from a session, one worker per pod, reports sent back.
+
+mod spec;
+mod step;
+mod template;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tripod_model::Result;
+use tripod_model::pod::Pod;
+use tripod_model::session::{Assignment, DataItem, PodReport};
+
+use crate::{Agent, Owner, RemoveOptions};
+pub use spec::NodeIdentity;
+
+/// A node's connection to a manager.
+#[async_trait]
+pub trait Session: Send + Sync {
+    /// The next assignment; the first one is full. Waits until there is one.
+    async fn next(&self) -> Result<Assignment>;
+    /// Tells the manager about pods.
+    async fn report(&self, reports: Vec<PodReport>) -> Result<()>;
+    /// Tells the manager that frontends and names of this revision hold on this node.
+    async fn acknowledge(&self, revision: u64) -> Result<()>;
+}
+
+/// What a worker is told of its pod.
+#[derive(Clone)]
+pub(crate) struct Wish {
+    pub pod: Arc<Pod>,
+    /// It is not in the store any more.
+    pub gone: bool,
+}
+
+/// The pods of this node during one membership of a cluster.
+struct Pods {
+    agent: Agent,
+    node: NodeIdentity,
+    workers: HashMap<String, watch::Sender<Wish>>,
+    data: Arc<Mutex<BTreeMap<String, Arc<DataItem>>>>,
+    reports: mpsc::UnboundedSender<PodReport>,
+    /// Networks to be taken away as soon as no container is in them.
+    leaving: BTreeSet<String>,
+    /// Told by workers that have ended.
+    ended: mpsc::UnboundedSender<String>,
+}
+
+impl Agent {
+    /// Runs the pods that a manager assigns to this node until `stop` is cancelled (they go on running) or the
+    /// session fails.
+    pub async fn run_session(
+        &self,
+        node: NodeIdentity,
+        session: Arc<dyn Session>,
+        stop: CancellationToken,
+    ) -> Result<()> {
+        let (reports, queue) = mpsc::unbounded_channel();
+        let (ended, mut endings) = mpsc::unbounded_channel();
+        let mut pods = Pods {
+            agent: self.clone(),
+            node,
+            workers: HashMap::new(),
+            data: Arc::default(),
+            reports,
+            leaving: BTreeSet::new(),
+            ended,
+        };
+        let sender = tokio::spawn(send_reports(session.clone(), queue));
+        let result = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                Some(key) = endings.recv() => pods.worker_ended(&key).await,
+                assignment = session.next() => match assignment {
+                    Ok(assignment) => {
+                        let revision = assignment.revision;
+                        pods.apply(assignment).await;
+                        if let Err(e) = session.acknowledge(revision).await {
+                            break Err(e);
+                        }
+                    }
+                    Err(e) => break Err(e),
+                },
+            }
+        };
+        sender.abort();
+        result
+    }
+
+    /// Removes every pod, cluster network and frontend of this node: it has left its cluster.
+    pub async fn leave_cluster(&self) -> Result<()> {
+        let mut removals = tokio::task::JoinSet::new();
+        for record in self.containers() {
+            if record.owner != Owner::Local {
+                let agent = self.clone();
+                removals.spawn(async move {
+                    let options = RemoveOptions {
+                        force: true,
+                        volumes: true,
+                    };
+                    if let Err(e) = agent.remove_container(&record.id, options).await {
+                        tracing::warn!("{} stays: {e}", record.name);
+                    }
+                });
+            }
+        }
+        removals.join_all().await;
+        self.net().set_frontends(&[]).await?;
+        for network in self.cluster_network_ids() {
+            self.drop_cluster_network(&network).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends reports in batches: all that wait, together.
+async fn send_reports(session: Arc<dyn Session>, mut queue: mpsc::UnboundedReceiver<PodReport>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, 256).await > 0 {
+        if let Err(e) = session.report(std::mem::take(&mut batch)).await {
+            tracing::warn!("the manager does not take reports: {e}");
+            return;
+        }
+    }
+}
+
+impl Pods {
+    async fn apply(&mut self, assignment: Assignment) {
+        let Assignment {
+            full,
+            pods,
+            removed_pods,
+            networks,
+            removed_networks,
+            data,
+            removed_data,
+            frontends,
+            names,
+            ..
+        } = assignment;
+        {
+            let mut known = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+            known.extend(data.into_iter().map(|d| (d.id.clone(), d)));
+            for id in &removed_data {
+                known.remove(id);
+            }
+        }
+        let mut failures = Vec::new();
+        for network in &networks {
+            self.leaving.remove(&network.id);
+            self.agent.adopt_cluster_network(network);
+            if let Err(e) = self.agent.ensure_real(network).await {
+                failures.push(format!("network {}: {e}", network.name));
+            }
+        }
+        // Connections must find their new way before a pod that goes is told to: frontends first.
+        if let Some(frontends) = frontends {
+            match self.agent.net().set_frontends(&frontends).await {
+                Ok(refused) => failures.extend(refused.iter().map(|f| {
+                    format!(
+                        "published port {}/{}: {}",
+                        f.port.host_port, f.port.protocol, f.reason
+                    )
+                })),
+                Err(e) => failures.push(format!("frontends: {e}")),
+            }
+        }
+        for (network, records) in names {
+            if let Err(e) = self.agent.set_cluster_names(&network, records).await {
+                failures.push(format!("names of network {network}: {e}"));
+            }
+        }
+        for failure in failures {
+            tracing::error!("{failure}");
+            let attributes = BTreeMap::from([("error".to_owned(), failure)]);
+            self.agent
+                .events()
+                .emit("node", "error", &self.node.id, attributes);
+        }
+        let mut wanted = BTreeSet::new();
+        for pod in pods {
+            wanted.insert(pod_key(&pod));
+            self.tell(pod);
+        }
+        for key in removed_pods {
+            self.forget(&key);
+        }
+        if full {
+            self.remove_unassigned(&wanted);
+        }
+        self.leaving.extend(removed_networks);
+        self.leave_networks().await;
+    }
+
+    fn tell(&mut self, pod: Arc<Pod>) {
+        let key = pod_key(&pod);
+        let wish = Wish { pod, gone: false };
+        match self.workers.get(&key) {
+            Some(worker) => {
+                worker.send_replace(wish);
+            }
+            None => {
+                let (sender, receiver) = watch::channel(wish);
+                self.workers.insert(key.clone(), sender);
+                worker::spawn(
+                    self.agent.clone(),
+                    self.node.clone(),
+                    receiver,
+                    self.data.clone(),
+                    self.reports.clone(),
+                    (key, self.ended.clone()),
+                );
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &str) {
+        if let Some(worker) = self.workers.get(key) {
+            worker.send_modify(|wish| wish.gone = true);
+        }
+    }
+
+    /// Containers of pods that this node is not to run: left over from before.
+    fn remove_unassigned(&self, wanted: &BTreeSet<String>) {
+        for record in self.agent.containers() {
+            let Owner::Pod { pod, .. } = &record.owner else {
+                continue;
+            };
+            if !wanted.contains(pod) && !self.workers.contains_key(pod) {
+                let agent = self.agent.clone();
+                tokio::spawn(async move {
+                    let _ = agent
+                        .stop_container(&record.id, crate::StopOptions::default())
+                        .await;
+                    let options = RemoveOptions {
+                        force: true,
+                        volumes: true,
+                    };
+                    if let Err(e) = agent.remove_container(&record.id, options).await {
+                        tracing::warn!("{} stays: {e}", record.name);
+                    }
+                });
+            }
+        }
+    }
+
+    async fn worker_ended(&mut self, key: &str) {
+        self.workers.remove(key);
+        self.leave_networks().await;
+    }
+
+    async fn leave_networks(&mut self) {
+        for id in self.leaving.clone() {
+            match self.agent.drop_cluster_network(&id).await {
+                Ok(true) => drop(self.leaving.remove(&id)),
+                Ok(false) => {}
+                Err(e) => tracing::warn!("network {id} stays: {e}"),
+            }
+        }
+    }
+}
+
+fn pod_key(pod: &Pod) -> String {
+    format!("{}/{}", pod.metadata.namespace, pod.metadata.name)
+}
