@@ -12,6 +12,15 @@ use crate::{Error, Result};
 /// not given out at once), or an error when the pool is exhausted. Gateway, network and broadcast addresses and
 /// the auxiliary ones are never given out.
 pub fn allocate(pool: &Subnet, used: &BTreeSet<IpAddr>, cursor: Option<IpAddr>) -> Result<IpAddr> {
+    allocate_where(pool, |a| used.contains(a), cursor)
+}
+
+/// As [`allocate`], for callers whose addresses in use are not one set.
+pub fn allocate_where(
+    pool: &Subnet,
+    used: impl Fn(&IpAddr) -> bool,
+    cursor: Option<IpAddr>,
+) -> Result<IpAddr> {
     let IpNet::V4(net) = pool.subnet else {
         return allocate_v6(pool, used);
     };
@@ -29,17 +38,17 @@ pub fn allocate(pool: &Subnet, used: &BTreeSet<IpAddr>, cursor: Option<IpAddr>) 
         .map(|i| Ipv4Addr::from(low + (start + i) % size))
         .filter(|a| net.prefix_len() >= 31 || (*a != net.network() && *a != net.broadcast()))
         .map(IpAddr::V4)
-        .find(|a| is_free(pool, used, a))
+        .find(|a| is_free(pool, &used, a))
         .ok_or_else(exhausted)
 }
 
-fn allocate_v6(pool: &Subnet, used: &BTreeSet<IpAddr>) -> Result<IpAddr> {
+fn allocate_v6(pool: &Subnet, used: impl Fn(&IpAddr) -> bool) -> Result<IpAddr> {
     let net = pool.ip_range.unwrap_or(pool.subnet);
-    net.hosts().skip(1).take(65_536).find(|a| is_free(pool, used, a)).ok_or_else(exhausted)
+    net.hosts().skip(1).take(65_536).find(|a| is_free(pool, &used, a)).ok_or_else(exhausted)
 }
 
-fn is_free(pool: &Subnet, used: &BTreeSet<IpAddr>, a: &IpAddr) -> bool {
-    Some(*a) != pool.gateway && !used.contains(a) && !pool.aux_addresses.values().any(|x| x == a)
+fn is_free(pool: &Subnet, used: impl Fn(&IpAddr) -> bool, a: &IpAddr) -> bool {
+    Some(*a) != pool.gateway && !used(a) && !pool.aux_addresses.values().any(|x| x == a)
 }
 
 fn exhausted() -> Error {

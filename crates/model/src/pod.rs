@@ -225,6 +225,9 @@ pub struct PodState {
     /// When `observed` was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
+    /// When its process was first seen to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_at: Option<Time>,
     /// What is being done (`started`, `preparing`).
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,

@@ -1,0 +1,126 @@
+//! Where tasks run. The tasks of one template are one class: nodes are filtered once for all of them, and each
+//! placement then costs a step in a heap.
+
+mod filter;
+mod spread;
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use tripod_model::swarm::TaskState;
+
+use crate::planner::Planner;
+use filter::{Checks, Verdict};
+use spread::{Candidate, Spread};
+
+/// Failures of a service on a node within this time count against the node.
+const FAILURE_MEMORY: SignedDuration = SignedDuration::from_mins(5);
+/// From so many on.
+const FAILURE_LIMIT: i64 = 5;
+
+/// A class: generation of the service whose template the tasks have, and the node to which they belong (global
+/// services).
+type Class = (i64, String);
+
+/// Gives nodes to the tasks that have none, or says why there is none.
+pub(crate) fn place(p: &mut Planner<'_, '_>) {
+    let mut classes: BTreeMap<Class, Vec<usize>> = BTreeMap::new();
+    for i in 0..p.tasks.len() {
+        let pod = p.pod(i);
+        if !p.tasks[i].removed
+            && pod.is_live()
+            && pod.state.observed == TaskState::Pending
+            && pod.spec.node_name.is_empty()
+        {
+            let task = p.task(i);
+            classes
+                .entry((task.service_generation, task.node_id.clone()))
+                .or_default()
+                .push(i);
+        }
+    }
+    for ((_, node_id), tasks) in classes {
+        place_class(p, &node_id, &tasks);
+    }
+}
+
+fn place_class(p: &mut Planner<'_, '_>, node_id: &str, tasks: &[usize]) {
+    let sample = p.tasks[tasks[0]].pod.clone();
+    let Some(task) = sample.swarm() else { return };
+    let checks = Checks::new(p.d.view, &sample, task);
+    let mut verdicts = filter::Verdicts::default();
+    let mut candidates = Vec::new();
+    for node in p.d.view.nodes() {
+        if !node_id.is_empty() && node.spec.swarm.node_id != node_id {
+            continue;
+        }
+        match checks.judge(p.d, node) {
+            Verdict::Fits(room) => candidates.push(Candidate {
+                node: node.clone(),
+                room,
+                failing: failures(p, &node.metadata.name),
+                of_service: p.d.node_sum(&node.metadata.name, |u| {
+                    u.by_service.get(&task.service_id).copied().unwrap_or(0)
+                }),
+                total: p.d.node_sum(&node.metadata.name, |u| u.active),
+                last_refusal: None,
+            }),
+            Verdict::Refused(reason) => verdicts.add(reason),
+        }
+    }
+    let preferences = task
+        .template
+        .placement
+        .as_ref()
+        .map_or(&[][..], |p| &p.preferences);
+    let mut spread = Spread::new(candidates, preferences, &checks);
+    for &i in tasks {
+        match spread.next() {
+            Some(node) => assign(p, i, &node, !node_id.is_empty()),
+            None => {
+                let text = verdicts.with(spread.exhausted()).explain(!node_id.is_empty());
+                pend(p, i, text);
+            }
+        }
+    }
+}
+
+fn assign(p: &mut Planner<'_, '_>, i: usize, node: &str, preassigned: bool) {
+    let now = p.now();
+    p.edit(i, |pod| {
+        pod.spec.node_name = node.to_owned();
+        pod.state.observed = TaskState::Assigned;
+        pod.state.at = Some(now);
+        pod.state.error.clear();
+        pod.state.message = if preassigned {
+            "scheduler confirmed task can run on preassigned node".into()
+        } else {
+            "scheduler assigned task to node".into()
+        };
+        pod.status.message.clear();
+        pod.status.reason.clear();
+    });
+}
+
+fn pend(p: &mut Planner<'_, '_>, i: usize, text: String) {
+    if p.pod(i).state.error == text {
+        return;
+    }
+    let pod = p.tasks[i].edit();
+    pod.state.error.clone_from(&text);
+    pod.status.reason = "Unschedulable".into();
+    pod.status.message.clone_from(&text);
+    let pod = p.tasks[i].pod.clone();
+    p.d.explain(pod.as_ref(), "FailedScheduling", text);
+}
+
+/// Whether tasks of this service fail on a node again and again.
+fn failures(p: &Planner<'_, '_>, node: &str) -> bool {
+    let recent = |at: tripod_model::Time| p.now().duration_since(at) < FAILURE_MEMORY;
+    let failed = p.tasks.iter().filter(|t| {
+        t.pod.spec.node_name == node
+            && matches!(t.pod.state.observed, TaskState::Failed | TaskState::Rejected)
+            && t.pod.state.at.is_some_and(recent)
+    });
+    failed.count() as i64 >= FAILURE_LIMIT
+}

@@ -1,0 +1,91 @@
+//! What the pods of a node use up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tripod_model::network::PortProtocol;
+use tripod_model::pod::{DesiredState, Pod};
+use tripod_model::swarm::{ResourceAmounts, TaskState};
+
+/// Whether a pod holds resources of its node: placed or to be placed, and not ended (also while it stops).
+pub(crate) fn holds(pod: &Pod) -> bool {
+    pod.state.observed >= TaskState::Pending && !pod.state.observed.is_final()
+}
+
+/// What a pod reserves.
+pub(crate) fn reservations(pod: &Pod) -> Option<&ResourceAmounts> {
+    pod.swarm()?.template.resources.as_ref()?.reservations.as_ref()
+}
+
+/// Sums over the pods of a node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeUse {
+    /// Reserved billionths of processors.
+    pub nano_cpus: i64,
+    /// Reserved bytes.
+    pub memory: i64,
+    /// Reserved named resources.
+    pub generic: BTreeMap<String, i64>,
+    /// Pods that are to run or run.
+    pub active: i64,
+    /// The same, by service.
+    pub by_service: HashMap<String, i64>,
+    /// Ports of the node taken in mode `host`, with the number of takers.
+    pub host_ports: HashMap<(PortProtocol, u16), i64>,
+}
+
+impl NodeUse {
+    /// Adds (`sign` 1) or takes away (`sign` -1) a pod.
+    pub(crate) fn count(&mut self, pod: &Pod, sign: i64) {
+        if !holds(pod) {
+            return;
+        }
+        if let Some(r) = reservations(pod) {
+            self.nano_cpus += sign * r.nano_cpus;
+            self.memory += sign * r.memory;
+            for g in &r.generic {
+                add(&mut self.generic, g.kind.clone(), sign * g.count.max(1));
+            }
+        }
+        let Some(task) = pod.swarm() else {
+            self.active += sign;
+            return;
+        };
+        for port in task.host_ports.iter().filter(|p| p.published != 0) {
+            let n = self
+                .host_ports
+                .entry((port.protocol, port.published))
+                .or_default();
+            *n += sign;
+            if *n == 0 {
+                self.host_ports.remove(&(port.protocol, port.published));
+            }
+        }
+        if pod.state.desired <= DesiredState::Complete {
+            self.active += sign;
+            match self.by_service.get_mut(&task.service_id) {
+                Some(n) => *n += sign,
+                None => {
+                    self.by_service.insert(task.service_id.clone(), sign);
+                }
+            }
+            if self.by_service.get(&task.service_id) == Some(&0) {
+                self.by_service.remove(&task.service_id);
+            }
+        }
+    }
+}
+
+fn add(map: &mut BTreeMap<String, i64>, key: String, n: i64) {
+    let total = map.entry(key).or_default();
+    *total += n;
+}
+
+/// A node's pods and what they use.
+#[derive(Debug, Clone, Default)]
+pub struct NodeLoad {
+    /// By `namespace/name`.
+    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// Sums.
+    pub usage: NodeUse,
+}
