@@ -1,0 +1,103 @@
+//! Questions and answers.
+
+use std::net::IpAddr;
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+
+use super::zones::{Found, Zones};
+
+/// Answers hold as long as Docker's do, in seconds.
+const TTL: u32 = 600;
+/// Largest answer by datagram that every client takes (RFC 1035).
+const PLAIN_UDP: u16 = 512;
+
+/// What becomes of a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// This answer.
+    Reply(Vec<u8>),
+    /// Others are asked.
+    Forward,
+    /// Nothing: not a query.
+    Ignore,
+}
+
+/// Answers a query from what is known. By datagram, an answer too large is truncated.
+pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool) -> Outcome {
+    let Ok(q) = Message::from_vec(query) else {
+        return refusal(query, ResponseCode::FormErr).map_or(Outcome::Ignore, Outcome::Reply);
+    };
+    if q.metadata.message_type != MessageType::Query {
+        return Outcome::Ignore;
+    }
+    let [question] = q.queries.as_slice() else {
+        return refusal(query, ResponseCode::FormErr).map_or(Outcome::Ignore, Outcome::Reply);
+    };
+    if q.metadata.op_code != OpCode::Query || question.query_class() != DNSClass::IN {
+        return Outcome::Forward;
+    }
+    let name = question.name();
+    let mut code = ResponseCode::NoError;
+    let mut records: Vec<RData> = Vec::new();
+    if question.query_type() == RecordType::PTR {
+        let known = name.parse_arpa_name().ok().and_then(|n| zones.reverse(sandbox, n.addr()));
+        match known.and_then(|n| Name::from_utf8(n + ".").ok()) {
+            Some(n) => records.push(RData::PTR(PTR(n))),
+            None => return Outcome::Forward,
+        }
+    } else {
+        match zones.find(sandbox, &name.to_utf8()) {
+            Found::Addresses(all) => {
+                records.extend(all.into_iter().filter_map(|a| match (a, question.query_type()) {
+                    (IpAddr::V4(a), RecordType::A | RecordType::ANY) => Some(RData::A(A(a))),
+                    (IpAddr::V6(a), RecordType::AAAA | RecordType::ANY) => Some(RData::AAAA(AAAA(a))),
+                    _ => None,
+                }));
+            }
+            Found::Missing => code = ResponseCode::NXDomain,
+            Found::Elsewhere => return Outcome::Forward,
+        }
+    }
+    let limit = q.edns.as_ref().map_or(PLAIN_UDP, |e| e.max_payload().max(PLAIN_UDP));
+    let name = name.clone();
+    let mut reply = response(&q, code);
+    reply.add_answers(records.into_iter().map(|r| Record::from_rdata(name.clone(), TTL, r)));
+    encode(&reply, if datagram { limit } else { u16::MAX }).map_or(Outcome::Ignore, Outcome::Reply)
+}
+
+fn response(q: &Message, code: ResponseCode) -> Message {
+    let mut r = Message::response(q.metadata.id, q.metadata.op_code);
+    r.metadata.recursion_desired = q.metadata.recursion_desired;
+    r.metadata.recursion_available = true;
+    r.metadata.response_code = code;
+    r.add_queries(q.queries.iter().cloned());
+    if let Some(edns) = &q.edns {
+        let mut own = hickory_proto::op::Edns::new();
+        own.set_max_payload(edns.max_payload().max(PLAIN_UDP));
+        r.set_edns(own);
+    }
+    r
+}
+
+fn encode(reply: &Message, limit: u16) -> Option<Vec<u8>> {
+    let bytes = reply.to_vec().ok()?;
+    if bytes.len() <= usize::from(limit) { Some(bytes) } else { reply.truncate().to_vec().ok() }
+}
+
+/// An answer that only says why there is none; `None` when the query is too broken to answer.
+pub(crate) fn refusal(query: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
+    match Message::from_vec(query) {
+        Ok(q) => response(&q, code).to_vec().ok(),
+        Err(_) if query.len() >= 12 && query[2] & 0x80 == 0 => {
+            let id = u16::from_be_bytes([query[0], query[1]]);
+            Message::error_msg(id, OpCode::Query, code).to_vec().ok()
+        }
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -1,0 +1,272 @@
+//! The server: one task for each sandbox's sockets, on the daemon's runtime.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tripod_model::network::{Endpoint, NameRecord};
+
+use super::answer::{Outcome, answer, refusal};
+use super::forward::{self, HostServers, read_message, write_message};
+use super::sockets::Sockets;
+use super::zones::Zones;
+
+/// Questions to others and streams that may be open at once, in all and for one sandbox.
+const IN_FLIGHT: usize = 1024;
+const IN_FLIGHT_EACH: usize = 128;
+/// How long a stream may be silent.
+const IDLE: Duration = Duration::from_secs(10);
+/// Datagrams answered before others get their turn.
+const BURST: usize = 32;
+
+/// The name server of all sandboxes.
+#[derive(Debug)]
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    running: Mutex<HashMap<String, Running>>,
+    kept: Mutex<HashMap<String, Sockets>>,
+    runtime: Handle,
+}
+
+#[derive(Debug)]
+struct Shared {
+    zones: RwLock<Zones>,
+    host: HostServers,
+    limit: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Running {
+    client: Arc<Client>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A sandbox that is served.
+#[derive(Debug)]
+struct Client {
+    sandbox: String,
+    udp: UdpSocket,
+    tcp: TcpListener,
+    upstream: Vec<IpAddr>,
+    limit: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server on the current runtime.
+    pub(crate) fn new(resolv_conf: PathBuf) -> Self {
+        let shared = Shared {
+            zones: RwLock::default(),
+            host: HostServers::new(resolv_conf),
+            limit: Arc::new(Semaphore::new(IN_FLIGHT)),
+        };
+        Self {
+            shared: Arc::new(shared),
+            running: Mutex::default(),
+            kept: Mutex::default(),
+            runtime: Handle::current(),
+        }
+    }
+
+    fn zones<T>(&self, f: impl FnOnce(&mut Zones) -> T) -> T {
+        f(&mut self.shared.zones.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the names of a network.
+    pub(crate) fn set_names(&self, network: &str, records: &[NameRecord]) {
+        self.zones(|z| z.set_names(network, records));
+    }
+
+    /// Forgets the names of a network.
+    pub(crate) fn forget_network(&self, network: &str) {
+        self.zones(|z| z.forget_network(network));
+    }
+
+    /// The networks and names of a sandbox.
+    pub(crate) fn connected(&self, sandbox: &str, endpoints: &[Endpoint], outside: bool) {
+        self.zones(|z| z.connected(sandbox, endpoints, outside));
+    }
+
+    /// The host's name servers.
+    pub(crate) fn host_servers(&self) -> Vec<IpAddr> {
+        self.shared.host.get()
+    }
+
+    /// Serves a sandbox through these sockets.
+    pub(crate) fn serve(&self, sandbox: &str, sockets: Sockets, upstream: &[IpAddr]) {
+        let _runtime = self.runtime.enter();
+        let converted = sockets_of(sockets);
+        let (udp, tcp) = match converted {
+            Ok(s) => s,
+            Err(error) => {
+                tracing::error!(%error, sandbox, "cannot serve names");
+                return;
+            }
+        };
+        let client = Arc::new(Client {
+            sandbox: sandbox.to_owned(),
+            udp,
+            tcp,
+            upstream: upstream.to_vec(),
+            limit: Arc::new(Semaphore::new(IN_FLIGHT_EACH)),
+        });
+        let task = self.runtime.spawn(run(Arc::clone(&self.shared), Arc::clone(&client)));
+        self.lock_running().insert(sandbox.to_owned(), Running { client, task });
+    }
+
+    /// Serves a sandbox through sockets that were kept; false when there are none.
+    pub(crate) fn resume(&self, sandbox: &str, upstream: &[IpAddr]) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox);
+        kept.map(|s| self.serve(sandbox, s, upstream)).is_some()
+    }
+
+    /// Stops serving a sandbox and forgets its names.
+    pub(crate) fn stop(&self, sandbox: &str) {
+        self.lock_running().remove(sandbox);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox);
+        self.zones(|z| z.disconnected(sandbox));
+    }
+
+    /// Duplicates of the sockets: sandbox, datagrams, streams.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<(String, OwnedFd, OwnedFd)>> {
+        let running = self.lock_running();
+        running
+            .values()
+            .map(|r| {
+                let c = &r.client;
+                Ok((c.sandbox.clone(), c.udp.as_fd().try_clone_to_owned()?, c.tcp.as_fd().try_clone_to_owned()?))
+            })
+            .collect()
+    }
+
+    /// Keeps sockets until their sandbox is adopted.
+    pub(crate) fn keep(&self, sandbox: &str, udp: OwnedFd, tcp: OwnedFd) {
+        let sockets = Sockets::from_kept(udp, tcp);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(sandbox.to_owned(), sockets);
+    }
+
+    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sockets_of(s: Sockets) -> io::Result<(UdpSocket, TcpListener)> {
+    Ok((UdpSocket::from_std(s.udp)?, TcpListener::from_std(s.tcp)?))
+}
+
+async fn run(shared: Arc<Shared>, client: Arc<Client>) {
+    loop {
+        let broken = tokio::select! {
+            ready = client.udp.readable() => match ready {
+                Ok(()) => drain(&shared, &client),
+                Err(_) => true,
+            },
+            accepted = client.tcp.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    accept(&shared, &client, stream);
+                }
+                false
+            }
+        };
+        if broken {
+            tracing::error!(sandbox = client.sandbox, "the name server's socket failed");
+            return;
+        }
+    }
+}
+
+/// Answers the datagrams that are there. True when the socket is of no more use.
+fn drain(shared: &Arc<Shared>, client: &Arc<Client>) -> bool {
+    let mut buf = [0u8; 4096];
+    for _ in 0..BURST {
+        let (n, from) = match client.udp.try_recv_from(&mut buf) {
+            Ok(r) => r,
+            // A client that went away before its answer shows as an error of the next call.
+            Err(e) => return !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused),
+        };
+        let outcome = answer(&read(shared), &client.sandbox, &buf[..n], true);
+        let reply = match outcome {
+            Outcome::Reply(r) => Some(r),
+            Outcome::Ignore => None,
+            Outcome::Forward => {
+                let permits = permits(shared, client);
+                if permits.is_some() {
+                    let (shared, client, query) = (Arc::clone(shared), Arc::clone(client), buf[..n].to_vec());
+                    tokio::spawn(async move {
+                        let _permits = permits;
+                        if let Some(r) = elsewhere(&shared, &client, &query, true).await {
+                            let _ = client.udp.send_to(&r, from).await;
+                        }
+                    });
+                    None
+                } else {
+                    refusal(&buf[..n], ResponseCode::ServFail)
+                }
+            }
+        };
+        if let Some(r) = reply {
+            // A full buffer means that the client does not read; it will ask again.
+            let _ = client.udp.try_send_to(&r, from);
+        }
+    }
+    false
+}
+
+type Permits = [tokio::sync::OwnedSemaphorePermit; 2];
+
+fn permits(shared: &Shared, client: &Client) -> Option<Permits> {
+    let all = Arc::clone(&shared.limit).try_acquire_owned().ok()?;
+    let own = Arc::clone(&client.limit).try_acquire_owned().ok()?;
+    Some([all, own])
+}
+
+fn read(shared: &Shared) -> std::sync::RwLockReadGuard<'_, Zones> {
+    shared.zones.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
+    let Some(permits) = permits(shared, client) else { return };
+    let (shared, client) = (Arc::clone(shared), Arc::clone(client));
+    tokio::spawn(async move {
+        let _permits = permits;
+        while let Ok(Ok(query)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
+            let outcome = answer(&read(&shared), &client.sandbox, &query, false);
+            let reply = match outcome {
+                Outcome::Reply(r) => Some(r),
+                Outcome::Ignore => None,
+                Outcome::Forward => elsewhere(&shared, &client, &query, false).await,
+            };
+            let Some(r) = reply else { return };
+            if tokio::time::timeout(IDLE, write_message(&mut stream, &r)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Asks others on behalf of a sandbox.
+async fn elsewhere(shared: &Shared, client: &Client, query: &[u8], datagram: bool) -> Option<Vec<u8>> {
+    let allowed = read(shared).may_ask_outside(&client.sandbox);
+    let answer = if !allowed {
+        None
+    } else if client.upstream.is_empty() {
+        forward::ask(&shared.host.get(), query, datagram).await
+    } else {
+        forward::ask(&client.upstream, query, datagram).await
+    };
+    answer.or_else(|| refusal(query, ResponseCode::ServFail))
+}

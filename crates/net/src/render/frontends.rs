@@ -1,0 +1,163 @@
+//! Frontends as chains and map elements, the same in the host's table and in those of routers.
+//!
+//! A frontend has a chain for each way in, which holds one rule: translate to one of the backends. A map leads
+//! from the address (or address and port, or published port) to the chain. Where nothing serves, the address or
+//! port is in a set of refusals instead, so that clients learn it at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use tripod_model::network::{Backend, Frontend, FrontendPorts};
+
+use super::table::Model;
+use super::{address_port_key, port_key};
+use crate::netlink::nft::{Data, Expr, IPV4, Op, PROTO, SERVICE, Set, VERDICT, concat};
+
+/// Addresses that answer on every port.
+const VIPS: &str = "vips";
+/// Ports of addresses.
+const SERVICES: &str = "services";
+/// Published ports that lead to frontends.
+pub(crate) const PORTS: &str = "ports";
+/// Addresses behind which nothing serves.
+const NO_VIPS: &str = "no_vips";
+/// The same for ports of addresses.
+const NO_SERVICES: &str = "no_services";
+/// The same for published ports.
+pub(crate) const NO_PORTS: &str = "no_ports";
+/// Backends, each paired with itself.
+pub(crate) const SELF: &str = "self";
+
+/// The sets and maps.
+pub(crate) fn sets() -> Vec<Set> {
+    vec![
+        Set { name: VIPS, key: &[IPV4], data: &[VERDICT] },
+        Set { name: SERVICES, key: &[IPV4, PROTO, SERVICE], data: &[VERDICT] },
+        Set { name: PORTS, key: &[PROTO, SERVICE], data: &[VERDICT] },
+        Set { name: NO_VIPS, key: &[IPV4], data: &[] },
+        Set { name: NO_SERVICES, key: &[IPV4, PROTO, SERVICE], data: &[] },
+        Set { name: NO_PORTS, key: &[PROTO, SERVICE], data: &[] },
+        Set { name: SELF, key: &[IPV4, IPV4], data: &[] },
+    ]
+}
+
+/// Rules that lead from addresses to frontends.
+pub(crate) fn lookups() -> Vec<Vec<Expr>> {
+    vec![
+        vec![Expr::Daddr(0), Expr::Vmap(VIPS, 0)],
+        vec![Expr::Daddr(0), Expr::L4Proto(1), Expr::Dport(2), Expr::Vmap(SERVICES, 0)],
+    ]
+}
+
+/// Rules that refuse what nothing serves.
+pub(crate) fn refusals() -> Vec<Vec<Expr>> {
+    let vip = [Expr::Daddr(0), Expr::InSet(NO_VIPS, 0, true)];
+    let service = [Expr::Daddr(0), Expr::L4Proto(1), Expr::Dport(2), Expr::InSet(NO_SERVICES, 0, true)];
+    let tcp = [Expr::L4Proto(4), Expr::Eq(4, vec![6])];
+    let mut rules = Vec::new();
+    for found in [&vip[..], &service[..]] {
+        rules.push([&tcp[..], found, &[Expr::RejectTcp]].concat());
+        rules.push([found, &[Expr::Reject]].concat());
+    }
+    rules
+}
+
+/// Where new connections go: the backends that are not stopping, or all when all are.
+pub(crate) fn eligible(backends: &[Backend]) -> Vec<Ipv4Addr> {
+    let v4 = |stopping: bool| -> BTreeSet<Ipv4Addr> {
+        backends
+            .iter()
+            .filter(|b| b.terminating == stopping)
+            .filter_map(|b| if let IpAddr::V4(a) = b.address { Some(a) } else { None })
+            .collect()
+    };
+    let serving = v4(false);
+    (if serving.is_empty() { v4(true) } else { serving }).into_iter().collect()
+}
+
+/// What the frontends of one namespace come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Desired {
+    chains: BTreeMap<String, Vec<Expr>>,
+    sets: BTreeMap<&'static str, BTreeMap<Vec<u8>, Data>>,
+}
+
+/// Renders the frontends of one namespace.
+pub(crate) fn desired(frontends: &[&Frontend]) -> Desired {
+    let mut d = Desired::default();
+    for f in frontends {
+        let backends = eligible(&f.backends);
+        for b in &backends {
+            d.put(SELF, concat(&[&b.octets(), &b.octets()]), Data::None);
+        }
+        if let Some(IpAddr::V4(vip)) = f.vip {
+            match &f.ports {
+                FrontendPorts::All => {
+                    d.lead((VIPS, NO_VIPS), vip.octets().to_vec(), format!("v-{vip}"), f, &backends, None);
+                }
+                FrontendPorts::Some(ports) => {
+                    for p in ports {
+                        let key = address_port_key(vip, p.protocol, p.port);
+                        let chain = format!("s-{vip}-{}-{}", p.protocol, p.port);
+                        d.lead((SERVICES, NO_SERVICES), key, chain, f, &backends, Some(p.target_port));
+                    }
+                }
+            }
+        }
+        for p in &f.published {
+            let key = port_key(p.protocol, p.host_port);
+            let chain = format!("p-{}-{}", p.protocol, p.host_port);
+            d.lead((PORTS, NO_PORTS), key, chain, f, &backends, Some(p.target_port));
+        }
+    }
+    d
+}
+
+impl Desired {
+    fn put(&mut self, set: &'static str, key: Vec<u8>, data: Data) {
+        self.sets.entry(set).or_default().insert(key, data);
+    }
+
+    fn lead(
+        &mut self,
+        (map, refusals): (&'static str, &'static str),
+        key: Vec<u8>,
+        chain: String,
+        frontend: &Frontend,
+        backends: &[Ipv4Addr],
+        port: Option<u16>,
+    ) {
+        if backends.is_empty() {
+            self.put(refusals, key, Data::None);
+            return;
+        }
+        let mut rule = vec![if frontend.affinity_seconds > 0 {
+            Expr::BySource(0, backends.to_vec())
+        } else {
+            Expr::Random(0, backends.to_vec())
+        }];
+        if let Some(p) = port {
+            rule.push(Expr::Load(1, p.to_be_bytes().to_vec()));
+        }
+        rule.push(Expr::Dnat(0, port.map(|_| 1)));
+        self.chains.insert(chain.clone(), rule);
+        self.put(map, key, Data::Goto(chain));
+    }
+
+    /// Changes the model to this; the steps are the difference.
+    pub(crate) fn apply(self, model: &mut Model) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let gone: Vec<String> = model.chains().filter(|c| !self.chains.contains_key(*c)).cloned().collect();
+        for (name, rule) in self.chains {
+            model.chain(&mut ops, &name, vec![rule]);
+        }
+        let none = BTreeMap::new();
+        for s in sets() {
+            model.set_all(&mut ops, s.name, self.sets.get(s.name).unwrap_or(&none));
+        }
+        for c in gone {
+            model.drop_chain(&mut ops, &c);
+        }
+        ops
+    }
+}

@@ -1,0 +1,151 @@
+//! The fixed part of the host's table.
+//!
+//! Everything that changes is an element of a set or map; the rules that a packet passes are the same few
+//! however many networks, ports and services there are.
+
+use super::frontends;
+use crate::netlink::nft::{ChainType, Expr, Hook, HostOrder, IFNAME, IPV4, Op, PROTO, SERVICE, Set, Verdict};
+
+/// Name of Tripod's table in every namespace.
+pub(crate) const TABLE: &str = "tripod";
+/// Published ports of every local address: protocol and port to address and port.
+pub(crate) const PUBLISHED: &str = "published";
+/// Published ports of one address of the host.
+pub(crate) const PUBLISHED_AT: &str = "published_at";
+/// Interfaces of Tripod's networks: bridges, and the uplinks of routers.
+pub(crate) const MANAGED: &str = "managed";
+/// Each of them paired with itself.
+pub(crate) const SAME: &str = "same";
+/// Those that have no way to the outside.
+pub(crate) const INTERNAL: &str = "internal";
+/// Those whose packets leave under the host's address.
+pub(crate) const MASQUERADED: &str = "masqueraded";
+
+/// `ESTABLISHED` and `RELATED`.
+pub(crate) const ONGOING: HostOrder = HostOrder(2 | 4);
+/// The destination was translated.
+pub(crate) const IS_DNAT: HostOrder = HostOrder(1 << 5);
+/// A local address, as the routing tables see it (`RTN_LOCAL`).
+const LOCAL: u32 = 2;
+
+/// A chain's name, its type, hook and priority, and its rules.
+pub(crate) type Chain = (&'static str, Option<(ChainType, Hook, i32)>, Vec<Vec<Expr>>);
+
+/// The steps that make the fixed part, in a table that may have it already.
+pub(crate) fn skeleton() -> Vec<Op> {
+    let mut sets = frontends::sets();
+    sets.extend([
+        Set { name: PUBLISHED, key: &[PROTO, SERVICE], data: &[IPV4, SERVICE] },
+        Set { name: PUBLISHED_AT, key: &[IPV4, PROTO, SERVICE], data: &[IPV4, SERVICE] },
+        Set { name: MANAGED, key: &[IFNAME], data: &[] },
+        Set { name: SAME, key: &[IFNAME, IFNAME], data: &[] },
+        Set { name: INTERNAL, key: &[IFNAME], data: &[] },
+        Set { name: MASQUERADED, key: &[IFNAME], data: &[] },
+    ]);
+    steps(sets, chains())
+}
+
+/// Sets, then chains, then their rules in place of those they have.
+pub(crate) fn steps(sets: Vec<Set>, chains: Vec<Chain>) -> Vec<Op> {
+    let mut ops: Vec<Op> = sets.into_iter().map(Op::Set).collect();
+    for (name, base, _) in &chains {
+        ops.push(match base {
+            Some((kind, hook, priority)) => Op::BaseChain { name, kind: *kind, hook: *hook, priority: *priority },
+            None => Op::Chain((*name).to_owned()),
+        });
+    }
+    for (name, _, rules) in chains {
+        ops.push(Op::Flush(name.to_owned()));
+        ops.extend(rules.into_iter().map(|r| Op::Rule(name.to_owned(), r)));
+    }
+    ops
+}
+
+fn chains() -> Vec<Chain> {
+    let mut to_local: Vec<Expr> = vec![Expr::FibDaddrType(0), Expr::Eq(0, LOCAL.to_ne_bytes().to_vec())];
+    to_local.push(Expr::Verdict(Verdict::Jump("to_published".into())));
+    let mut entry = frontends::lookups();
+    entry.push(to_local);
+    vec![
+        ("to_published", None, published(true)),
+        ("guard", Some((ChainType::Filter, Hook::Prerouting, -300)), vec![guard()]),
+        ("prerouting", Some((ChainType::Nat, Hook::Prerouting, -100)), entry.clone()),
+        ("output", Some((ChainType::Nat, Hook::Output, -100)), entry),
+        ("refuse", Some((ChainType::Filter, Hook::Prerouting, -90)), frontends::refusals()),
+        ("refuse_own", Some((ChainType::Filter, Hook::Output, -90)), frontends::refusals()),
+        ("forward", Some((ChainType::Filter, Hook::Forward, -1)), forward()),
+        ("postrouting", Some((ChainType::Nat, Hook::Postrouting, 100)), postrouting()),
+    ]
+}
+
+/// Look-ups of published ports; with `at`, those of single addresses first.
+pub(crate) fn published(at: bool) -> Vec<Vec<Expr>> {
+    let mut rules = Vec::new();
+    if at {
+        rules.push(vec![
+            Expr::Daddr(0),
+            Expr::L4Proto(1),
+            Expr::Dport(2),
+            Expr::Map(PUBLISHED_AT, 0, 0),
+            Expr::Dnat(0, Some(1)),
+        ]);
+    }
+    rules.push(vec![Expr::L4Proto(0), Expr::Dport(1), Expr::Map(PUBLISHED, 0, 0), Expr::Dnat(0, Some(1))]);
+    rules.push(vec![Expr::L4Proto(0), Expr::Dport(1), Expr::Vmap(frontends::PORTS, 0)]);
+    rules
+}
+
+/// `route_localnet` lets connections to 127.0.0.1 be led to containers; nobody else may send to such addresses.
+fn guard() -> Vec<Expr> {
+    vec![
+        Expr::IifName(4),
+        Expr::Ne(4, crate::netlink::nft::ifname("lo").to_vec()),
+        Expr::Daddr(0),
+        Expr::Mask(0, [255, 0, 0, 0]),
+        Expr::Eq(0, vec![127, 0, 0, 0]),
+        Expr::Verdict(Verdict::Drop),
+    ]
+}
+
+fn with(mut head: Vec<Expr>, v: Verdict) -> Vec<Expr> {
+    head.push(Expr::Verdict(v));
+    head
+}
+
+fn forward() -> Vec<Vec<Expr>> {
+    let same = vec![Expr::IifName(0), Expr::OifName(4), Expr::InSet(SAME, 0, true)];
+    vec![
+        with(Expr::any_bit(Expr::CtState(0), 0, ONGOING).to_vec(), Verdict::Accept),
+        with(same, Verdict::Accept),
+        with(vec![Expr::IifName(0), Expr::InSet(INTERNAL, 0, true)], Verdict::Drop),
+        with(vec![Expr::OifName(0), Expr::InSet(INTERNAL, 0, true)], Verdict::Drop),
+        with(Expr::any_bit(Expr::CtStatus(0), 0, IS_DNAT).to_vec(), Verdict::Accept),
+        // From another network or from outside, and not by a published port.
+        with(vec![Expr::OifName(0), Expr::InSet(MANAGED, 0, true)], Verdict::Drop),
+    ]
+}
+
+fn postrouting() -> Vec<Vec<Expr>> {
+    let mut hairpin = Expr::any_bit(Expr::CtStatus(0), 0, IS_DNAT).to_vec();
+    hairpin.extend([Expr::IifName(0), Expr::OifName(4), Expr::InSet(SAME, 0, true), Expr::Masquerade]);
+    vec![
+        // A process of the host that connected to 127.0.0.1.
+        vec![
+            Expr::OifName(0),
+            Expr::InSet(MANAGED, 0, true),
+            Expr::Saddr(4),
+            Expr::Mask(4, [255, 0, 0, 0]),
+            Expr::Eq(4, vec![127, 0, 0, 0]),
+            Expr::Masquerade,
+        ],
+        // Back into the network it came from: the answer must take the same way.
+        hairpin,
+        vec![
+            Expr::IifName(0),
+            Expr::InSet(MASQUERADED, 0, true),
+            Expr::OifName(4),
+            Expr::InSet(MANAGED, 4, false),
+            Expr::Masquerade,
+        ],
+    ]
+}

@@ -1,0 +1,164 @@
+//! A model of one nftables table: changes are recorded as the steps of a transaction, and the whole can be
+//! rendered to replace what the kernel has.
+
+use std::collections::BTreeMap;
+
+use crate::netlink::nft::{Data, Element, Expr, Op};
+
+/// What the table holds beside its fixed part.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Model {
+    sets: BTreeMap<&'static str, BTreeMap<Vec<u8>, Data>>,
+    chains: BTreeMap<String, Vec<Vec<Expr>>>,
+}
+
+impl Model {
+    /// Puts an element into a set or map, in place of another of the same key.
+    pub(crate) fn put(&mut self, ops: &mut Vec<Op>, set: &'static str, key: Vec<u8>, data: Data) {
+        let elements = self.sets.entry(set).or_default();
+        match elements.get(&key) {
+            Some(now) if *now == data => return,
+            Some(now) => push(ops, set, Element { key: key.clone(), data: now.clone() }, false),
+            None => {}
+        }
+        elements.insert(key.clone(), data.clone());
+        push(ops, set, Element { key, data }, true);
+    }
+
+    /// Takes an element out.
+    pub(crate) fn take(&mut self, ops: &mut Vec<Op>, set: &'static str, key: &[u8]) {
+        if let Some(data) = self.sets.get_mut(set).and_then(|e| e.remove(key)) {
+            push(ops, set, Element { key: key.to_vec(), data }, false);
+        }
+    }
+
+    /// Makes a set hold exactly these elements.
+    pub(crate) fn set_all(&mut self, ops: &mut Vec<Op>, set: &'static str, wanted: &BTreeMap<Vec<u8>, Data>) {
+        let gone: Vec<Vec<u8>> =
+            self.sets.get(set).into_iter().flatten().filter(|(k, _)| !wanted.contains_key(*k)).map(|(k, _)| k.clone()).collect();
+        for k in gone {
+            self.take(ops, set, &k);
+        }
+        for (k, d) in wanted {
+            self.put(ops, set, k.clone(), d.clone());
+        }
+    }
+
+    /// Takes in what the kernel holds already.
+    pub(crate) fn adopt(&mut self, set: &'static str, elements: Vec<Element>) {
+        self.sets.entry(set).or_default().extend(elements.into_iter().map(|e| (e.key, e.data)));
+    }
+
+    /// Makes a chain with these rules, or gives it these rules.
+    pub(crate) fn chain(&mut self, ops: &mut Vec<Op>, name: &str, rules: Vec<Vec<Expr>>) {
+        match self.chains.get(name) {
+            Some(now) if *now == rules => return,
+            Some(_) => ops.push(Op::Flush(name.to_owned())),
+            None => ops.push(Op::Chain(name.to_owned())),
+        }
+        ops.extend(rules.iter().map(|r| Op::Rule(name.to_owned(), r.clone())));
+        self.chains.insert(name.to_owned(), rules);
+    }
+
+    /// Removes a chain; elements that lead to it must be taken out before.
+    pub(crate) fn drop_chain(&mut self, ops: &mut Vec<Op>, name: &str) {
+        if self.chains.remove(name).is_some() {
+            ops.push(Op::DelChain(name.to_owned()));
+        }
+    }
+
+    /// Names of the chains.
+    pub(crate) fn chains(&self) -> impl Iterator<Item = &String> {
+        self.chains.keys()
+    }
+
+    /// Whether a set or map has the key.
+    pub(crate) fn has(&self, set: &str, key: &[u8]) -> bool {
+        self.sets.get(set).is_some_and(|e| e.contains_key(key))
+    }
+
+    /// Everything, as steps that follow the fixed part in an empty table.
+    pub(crate) fn whole(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for (name, rules) in &self.chains {
+            ops.push(Op::Chain(name.clone()));
+            ops.extend(rules.iter().map(|r| Op::Rule(name.clone(), r.clone())));
+        }
+        for (set, elements) in &self.sets {
+            for (key, data) in elements {
+                push(&mut ops, set, Element { key: key.clone(), data: data.clone() }, true);
+            }
+        }
+        ops
+    }
+}
+
+/// Appends a change of a set, joining it to the step before where that is of the same kind.
+fn push(ops: &mut Vec<Op>, set: &'static str, e: Element, add: bool) {
+    match ops.last_mut() {
+        Some(Op::Add(s, all)) if add && *s == set => all.push(e),
+        Some(Op::Del(s, all)) if !add && *s == set => all.push(e),
+        _ => ops.push(if add { Op::Add(set, vec![e]) } else { Op::Del(set, vec![e]) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(v: u8) -> Data {
+        Data::Value(vec![v])
+    }
+
+    #[test]
+    fn only_differences_are_steps() {
+        let mut m = Model::default();
+        let mut ops = Vec::new();
+        m.put(&mut ops, "s", vec![1], value(1));
+        m.put(&mut ops, "s", vec![2], value(2));
+        assert_eq!(ops.len(), 1, "joined: {ops:?}");
+        ops.clear();
+        m.put(&mut ops, "s", vec![1], value(1));
+        assert!(ops.is_empty());
+        m.put(&mut ops, "s", vec![1], value(3));
+        assert_eq!(
+            ops,
+            [
+                Op::Del("s", vec![Element { key: vec![1], data: value(1) }]),
+                Op::Add("s", vec![Element { key: vec![1], data: value(3) }]),
+            ]
+        );
+        ops.clear();
+        m.set_all(&mut ops, "s", &BTreeMap::from([(vec![2], value(2)), (vec![4], value(4))]));
+        assert_eq!(
+            ops,
+            [
+                Op::Del("s", vec![Element { key: vec![1], data: value(3) }]),
+                Op::Add("s", vec![Element { key: vec![4], data: value(4) }]),
+            ]
+        );
+    }
+
+    #[test]
+    fn chains_are_replaced_in_place() {
+        let mut m = Model::default();
+        let mut ops = Vec::new();
+        m.chain(&mut ops, "c", vec![vec![Expr::Masquerade]]);
+        m.chain(&mut ops, "c", vec![vec![Expr::Masquerade]]);
+        m.chain(&mut ops, "c", vec![vec![Expr::Reject]]);
+        m.drop_chain(&mut ops, "c");
+        m.drop_chain(&mut ops, "c");
+        let c = || "c".to_owned();
+        assert_eq!(
+            ops,
+            [
+                Op::Chain(c()),
+                Op::Rule(c(), vec![Expr::Masquerade]),
+                Op::Flush(c()),
+                Op::Rule(c(), vec![Expr::Reject]),
+                Op::DelChain(c()),
+            ]
+        );
+        assert!(m.whole().is_empty());
+    }
+}

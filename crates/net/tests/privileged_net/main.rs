@@ -1,0 +1,5 @@
+//! The node's networks in a real kernel. Each test has namespaces of its own for the host and for a client
+//! outside; without root the tests say that they are skipped.
+
+mod bridges;
+mod host;
