@@ -201,6 +201,27 @@ impl Agent {
         Ok(())
     }
 
+    /// Stops every container at the same time, each within its grace; they are wanted still.
+    pub async fn stop_all(&self) {
+        let mut stops = tokio::task::JoinSet::new();
+        for record in self.containers().into_iter().filter(|r| r.is_running()) {
+            let agent = self.clone();
+            stops.spawn(async move {
+                let Ok(container) = agent.inner.table.find(&record.id) else { return };
+                if let Err(e) = agent.stop_running(&container, StopOptions::default()).await {
+                    tracing::warn!("{} does not stop: {e}", record.name);
+                }
+                // The daemon's end is no wish of the user's: its policy holds at the next start.
+                let record = container.modify(|r| {
+                    r.state.stopped_by_user = false;
+                    r.wanted = true;
+                });
+                agent.save_soon(&record);
+            });
+        }
+        stops.join_all().await;
+    }
+
     fn signal_event(&self, record: &ContainerRecord, signal: i32) {
         self.container_event(record, "kill", &[("signal", signal.to_string())]);
     }
