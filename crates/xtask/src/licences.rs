@@ -42,9 +42,14 @@ pub(crate) fn check() -> Result<Findings, String> {
     for package in metadata.foreign() {
         seen += 1;
         let name = format!("{} {}", package.name, package.version);
+        let read = READ
+            .iter()
+            .find(|(name, _)| *name == package.name)
+            .map(|(_, licence)| *licence);
         match package
             .license
             .as_deref()
+            .or(read)
             .map(|expression| (expression, permits(expression)))
         {
             None => findings.errors.push(format!(
