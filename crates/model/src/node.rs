@@ -99,6 +99,9 @@ pub struct NodeStatus {
     /// When it was last seen to change state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// When anything of it last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Time>,
     /// Everything else.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,

@@ -108,6 +108,9 @@ pub struct SwarmStatus {
     pub manager_token: String,
     /// Unlock key (`SWMKEY-1-…`), when locking is on.
     pub unlock_key: String,
+    /// When it was last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<crate::Time>,
 }
 
 impl std::fmt::Debug for SwarmStatus {

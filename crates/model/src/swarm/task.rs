@@ -52,6 +52,9 @@ pub struct Driver {
 pub struct TaskContainer {
     /// Image, with the digest pinned when it was resolved.
     pub image: String,
+    /// Credentials for the image's registry; never served.
+    #[serde(skip_serializing_if = "Credentials::is_empty")]
+    pub registry_auth: Credentials,
     /// Labels of the container.
     pub labels: BTreeMap<String, String>,
     /// Entrypoint.
@@ -108,6 +111,33 @@ pub struct TaskContainer {
     pub capability_drop: Vec<String>,
     /// Resource limits.
     pub ulimits: Vec<crate::container::Ulimit>,
+}
+
+/// Credentials for a registry, as the client sent them (`X-Registry-Auth`). They are no part of what a task is: all
+/// are equal, so that new credentials alone replace no task.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Credentials(pub String);
+
+impl Credentials {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Credentials {}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "…" })
+    }
 }
 
 /// Name servers of a task.

@@ -1,0 +1,489 @@
+//! The controller loop: takes the store's changes over into the view, merges what nodes report, and has `plan` decide
+//! about whatever that concerns. It is the only writer of pods, so that reports and plans never contend.
+//!
+//! The loop sleeps until the store changes, a node reports, or a plan's own time comes; it never polls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tripod_model::data::Network;
+use tripod_model::event::Event as ModelEvent;
+use tripod_model::node::{Node, NodeState};
+use tripod_model::object::{Kind, decode, encode};
+use tripod_model::pod::Pod;
+use tripod_model::session::PodReport;
+use tripod_model::swarm::{SwarmCluster, SwarmService};
+use tripod_model::{Result, Time};
+use tripod_plan::{Object, Plan, View, Write};
+use tripod_raft::{RaftError, Watch};
+use tripod_store::{Change, Claim, Event, Expected, Key, StoredObject, Txn, TxnError};
+
+use crate::db::{Stored, TypedTxn, key_of, to_error};
+use crate::events;
+use crate::manager::{Manager, load};
+
+/// The kinds that plans look at.
+pub(crate) const KINDS: [&str; 5] = [
+    SwarmCluster::RESOURCE,
+    Node::RESOURCE,
+    Network::RESOURCE,
+    SwarmService::RESOURCE,
+    Pod::RESOURCE,
+];
+/// A transaction takes no further write once it has this many bytes.
+const TXN_BYTES: usize = 4 << 20;
+/// How long the loop rests after a write failed for a reason that time may cure.
+const REST: Duration = Duration::from_millis(500);
+/// A node without a session is down after this many heartbeat periods.
+const MISSED_HEARTBEATS: i64 = 3;
+
+/// What nodes tell the loop.
+pub(crate) enum Input {
+    /// States of pods on a node (by its `metadata.name`).
+    Reports { node: String, reports: Vec<PodReport> },
+    /// A local container wants an address in a cluster network.
+    Lease {
+        owner: String,
+        network: String,
+        wanted: Option<IpAddr>,
+        reply: oneshot::Sender<Result<IpNet>>,
+    },
+    /// A local container gives its addresses back.
+    Release { owner: String },
+    /// A node opened (`true`) or lost its session.
+    Presence { node_id: String, present: bool },
+}
+
+pub(crate) struct Controller {
+    manager: Arc<Manager>,
+    store: Watch,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    events: broadcast::Sender<ModelEvent>,
+    /// When to plan which services again.
+    wakes: BTreeMap<Time, BTreeSet<String>>,
+    /// When a node without a session counts as lost.
+    expiries: BTreeMap<String, Time>,
+    /// Written when the store lets us: node identifiers and whether they are present.
+    presence: BTreeMap<String, bool>,
+    reports: Vec<(String, PodReport)>,
+    /// Answered when the view holds all that was written.
+    leases: Vec<Input>,
+    /// Do not write before this instant.
+    rest_until: Option<tokio::time::Instant>,
+    led: bool,
+}
+
+/// Why a write changed nothing.
+enum Refused {
+    /// The view was behind: plan again when it has caught up.
+    Stale,
+    /// The store cannot write now.
+    Later,
+}
+
+impl Controller {
+    pub(crate) fn new(
+        manager: Arc<Manager>,
+        store: Watch,
+        inputs: mpsc::UnboundedReceiver<Input>,
+        events: broadcast::Sender<ModelEvent>,
+    ) -> Self {
+        let mut controller = Self {
+            manager,
+            store,
+            inputs,
+            events,
+            wakes: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            presence: BTreeMap::new(),
+            reports: Vec::new(),
+            leases: Vec::new(),
+            rest_until: None,
+            led: false,
+        };
+        controller.expect_sessions();
+        controller
+    }
+
+    /// Nodes that were ready before this loop began must open a session, or count as lost.
+    fn expect_sessions(&mut self) {
+        let ready = |n: &&Arc<Node>| n.status.state == NodeState::Ready;
+        let ids: Vec<String> = self.manager.with_view(|view| {
+            view.nodes()
+                .filter(ready)
+                .map(|n| n.spec.swarm.node_id.clone())
+                .collect()
+        });
+        let deadline = self.lost_at();
+        self.expiries.extend(ids.into_iter().map(|id| (id, deadline)));
+    }
+
+    fn lost_at(&self) -> Time {
+        let period = self
+            .manager
+            .with_view(|v| v.cluster().map_or(5_000_000_000, |c| c.spec.heartbeat_period));
+        let grace = jiff::SignedDuration::from_nanos(period.saturating_mul(MISSED_HEARTBEATS));
+        Time::now().saturating_add(grace).unwrap_or(Time::MAX)
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.work().await;
+            let sleep = self.next_wake();
+            tokio::select! {
+                event = self.store.next() => match event {
+                    Some(Ok(event)) => self.take(vec![event]),
+                    Some(Err(_)) => self.resync(),
+                    None => return,
+                },
+                Some(input) = self.inputs.recv() => self.note(input),
+                () = sleep_until(sleep) => {}
+            }
+        }
+    }
+
+    /// Does all there is to do now.
+    async fn work(&mut self) {
+        loop {
+            while let Ok(input) = self.inputs.try_recv() {
+                self.note(input);
+            }
+            match self.store.ready() {
+                Ok(events) => self.take(events),
+                Err(_) => self.resync(),
+            }
+            self.answer_leases();
+            self.expire();
+            if !self.lead() || self.resting() {
+                return;
+            }
+            let done = match self.presence().await {
+                Ok(false) => match self.merge().await {
+                    Ok(false) => self.plan().await,
+                    other => other,
+                },
+                other => other,
+            };
+            match done {
+                Ok(true) | Err(Refused::Stale) => {}
+                Ok(false) => return,
+                Err(Refused::Later) => {
+                    self.rest_until = Some(tokio::time::Instant::now() + REST);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn resting(&mut self) -> bool {
+        self.rest_until = self
+            .rest_until
+            .filter(|until| *until > tokio::time::Instant::now());
+        self.rest_until.is_some()
+    }
+
+    /// Whether this manager leads; a new leader looks at everything.
+    fn lead(&mut self) -> bool {
+        let leads = self.manager.db().cluster().is_leader();
+        if leads && !self.led {
+            self.manager.change_view(View::mark_all_dirty);
+        }
+        self.led = leads;
+        leads
+    }
+
+    /// The next instant at which there is something to do by itself.
+    fn next_wake(&self) -> Option<tokio::time::Instant> {
+        let planned = self.wakes.keys().next().copied();
+        let lost = self.expiries.values().min().copied();
+        let first = planned.into_iter().chain(lost).min();
+        let first = first.map(|at| {
+            let wait = at.duration_since(Time::now());
+            tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
+        });
+        first.into_iter().chain(self.rest_until).min()
+    }
+
+    fn note(&mut self, input: Input) {
+        match input {
+            Input::Reports { node, reports } => {
+                self.reports
+                    .extend(reports.into_iter().map(|report| (node.clone(), report)));
+            }
+            lease @ (Input::Lease { .. } | Input::Release { .. }) => self.leases.push(lease),
+            Input::Presence {
+                node_id,
+                present: true,
+            } => {
+                self.expiries.remove(&node_id);
+                self.presence.insert(node_id, true);
+            }
+            Input::Presence {
+                node_id,
+                present: false,
+            } => {
+                let at = self.lost_at();
+                self.expiries.insert(node_id, at);
+            }
+        }
+    }
+
+    fn answer_leases(&mut self) {
+        for input in std::mem::take(&mut self.leases) {
+            match input {
+                Input::Lease {
+                    owner,
+                    network,
+                    wanted,
+                    reply,
+                } => {
+                    let leased = self.manager.change_view(|view| {
+                        let address = tripod_plan::allocate::lease(view, &network, wanted)?;
+                        let held = self.manager.sessions.hold(&owner, &network, address.addr());
+                        view.upsert_lease(&owner, held);
+                        Ok(address)
+                    });
+                    // The asker went away: it releases by its owner's name when it is back.
+                    let _ = reply.send(leased);
+                }
+                Input::Release { owner } => {
+                    self.manager.sessions.release(&owner);
+                    self.manager.change_view(|view| view.remove_lease(&owner));
+                }
+                Input::Reports { .. } | Input::Presence { .. } => {}
+            }
+        }
+    }
+
+    /// What the passing of time alone brings about.
+    fn expire(&mut self) {
+        let now = Time::now();
+        while let Some(entry) = self.wakes.first_entry().filter(|e| *e.key() <= now) {
+            let services = entry.remove();
+            self.manager
+                .change_view(|view| services.into_iter().for_each(|s| view.mark_dirty(s)));
+        }
+        let lost: Vec<String> = self
+            .expiries
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in lost {
+            self.expiries.remove(&id);
+            self.presence.insert(id, false);
+        }
+    }
+
+    /// Takes the store's changes over into the view.
+    fn take(&mut self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        self.manager.change_view(|view| {
+            for event in &events {
+                let outcome = match event.change {
+                    Change::Deleted => Ok(drop_object(view, &event.object.key)),
+                    Change::Added | Change::Modified => take_over(view, &event.object),
+                };
+                if let Err(error) = outcome {
+                    tracing::error!(key = %event.object.key, %error, "an object cannot be read");
+                }
+            }
+        });
+        self.manager.set_view_revision(self.store.revision());
+        if self.events.receiver_count() > 0 {
+            for event in events.iter().filter_map(events::translate) {
+                // Nobody listens any more: nobody is missing it.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    /// Starts anew from the whole state, when changes came faster than the store remembers.
+    fn resync(&mut self) {
+        match load(self.manager.db()) {
+            Ok((mut view, store)) => {
+                for (owner, held) in self.manager.sessions.leases() {
+                    view.upsert_lease(&owner, held);
+                }
+                self.manager.change_view(|old| *old = view);
+                self.store = store;
+                self.manager.set_view_revision(self.store.revision());
+            }
+            Err(error) => tracing::error!(%error, "the store cannot be read"),
+        }
+    }
+
+    /// Writes which nodes came and went.
+    async fn presence(&mut self) -> Result<bool, Refused> {
+        let mut txn = Txn::new();
+        let now = Time::now();
+        self.manager.with_view(|view| {
+            for (id, present) in &self.presence {
+                let Some(node) = view.node_by_id(id) else { continue };
+                let (state, message) = match present {
+                    true => (NodeState::Ready, ""),
+                    false => (NodeState::Down, "heartbeat failure"),
+                };
+                if node.status.state != state {
+                    let mut node = Node::clone(node);
+                    node.status.state = state;
+                    node.status.message = message.into();
+                    node.status.since = Some(now);
+                    node.status.updated_at = Some(now);
+                    txn = std::mem::take(&mut txn).replace(&node);
+                }
+            }
+        });
+        let wrote = self.submit(txn).await?;
+        self.presence.clear();
+        Ok(wrote)
+    }
+
+    /// Writes what nodes reported.
+    async fn merge(&mut self) -> Result<bool, Refused> {
+        if self.reports.is_empty() {
+            return Ok(false);
+        }
+        let now = Time::now();
+        let mut merged: BTreeMap<&str, Pod> = BTreeMap::new();
+        self.manager.with_view(|view| {
+            for (node, report) in &self.reports {
+                // A node speaks for its own pods only.
+                let stored = view.pod(&report.pod).filter(|pod| pod.spec.node_name == *node);
+                let Some(stored) = stored else { continue };
+                let pod = merged.get(report.pod.as_str()).unwrap_or(stored.as_ref());
+                if let Some(pod) = tripod_plan::report::merge_report(pod, report, now) {
+                    merged.insert(&report.pod, pod);
+                }
+            }
+        });
+        let txn = merged.values().fold(Txn::new(), |txn, pod| txn.replace(pod));
+        let wrote = self.submit(txn).await?;
+        self.reports.clear();
+        Ok(wrote)
+    }
+
+    /// Plans what changes concern, and writes it.
+    async fn plan(&mut self) -> Result<bool, Refused> {
+        let dirty = self.manager.change_view(View::take_dirty);
+        if dirty.is_empty() {
+            return Ok(false);
+        }
+        let (now, seed) = (Time::now(), rand::random());
+        let plan = self
+            .manager
+            .with_view(|view| tripod_plan::reconcile(view, &dirty, now, seed));
+        for why in &plan.explanations {
+            tracing::debug!(name = why.name, reason = why.reason, "{}", why.message);
+        }
+        if let Some(at) = plan.wake_at {
+            self.wakes.entry(at).or_default().extend(dirty.iter().cloned());
+        }
+        let written = self.execute(plan).await;
+        if written.is_err() {
+            self.manager
+                .change_view(|view| dirty.into_iter().for_each(|s| view.mark_dirty(s)));
+        }
+        written
+    }
+
+    async fn execute(&mut self, plan: Plan) -> Result<bool, Refused> {
+        let (mut txn, mut size, mut wrote) = (Txn::new(), 0, false);
+        for write in &plan.writes {
+            size += add(&mut txn, write);
+            if size >= TXN_BYTES {
+                wrote |= self.submit(std::mem::take(&mut txn)).await?;
+                size = 0;
+            }
+        }
+        wrote |= self.submit(txn).await?;
+        Ok(wrote)
+    }
+
+    /// Writes, unless there is nothing to write.
+    async fn submit(&mut self, txn: Txn) -> Result<bool, Refused> {
+        if txn.ops.is_empty() {
+            return Ok(false);
+        }
+        match self.manager.db().try_submit(txn).await {
+            Ok(_) => Ok(true),
+            Err(RaftError::Rejected(TxnError::Conflict { key, .. })) => {
+                tracing::debug!(%key, "a plan was overtaken");
+                if self.manager.db().snapshot().revision() == self.store.revision() {
+                    // The view is not behind: the plan itself contradicts the store.
+                    tracing::error!(%key, "a plan contradicts the store");
+                    return Err(Refused::Later);
+                }
+                Err(Refused::Stale)
+            }
+            Err(e) => {
+                let error = to_error(e);
+                tracing::error!(%error, "the controllers cannot write");
+                Err(Refused::Later)
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes an object over into the view.
+pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
+    let bytes = &object.bytes;
+    match object.key.kind.as_str() {
+        Pod::RESOURCE => view.upsert_pod(Arc::new(decode(bytes)?)),
+        SwarmService::RESOURCE => view.upsert_service(Arc::new(decode(bytes)?)),
+        Node::RESOURCE => view.upsert_node(Arc::new(decode(bytes)?)),
+        Network::RESOURCE => view.upsert_network(Arc::new(decode(bytes)?)),
+        SwarmCluster::RESOURCE => view.upsert_cluster(Arc::new(decode(bytes)?)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn drop_object(view: &mut View, key: &Key) {
+    match key.kind.as_str() {
+        Pod::RESOURCE => view.remove_pod(&format!("{}/{}", key.namespace, key.name)),
+        SwarmService::RESOURCE => view.remove_service(&key.name),
+        Node::RESOURCE => view.remove_node(&key.name),
+        Network::RESOURCE => view.remove_network(&key.name),
+        SwarmCluster::RESOURCE => view.remove_cluster(),
+        _ => {}
+    }
+}
+
+/// Adds a plan's write to a transaction and returns its size.
+fn add(txn: &mut Txn, write: &Write) -> usize {
+    let (key, bytes, claims) = match write.object() {
+        Object::Pod(o) => stored_form(o.as_ref()),
+        Object::Service(o) => stored_form(o.as_ref()),
+        Object::Network(o) => stored_form(o.as_ref()),
+        Object::Node(o) => stored_form(o.as_ref()),
+    };
+    let size = bytes.len();
+    let taken = std::mem::take(txn);
+    *txn = match write {
+        Write::Create(_) => taken.create(key, bytes, claims),
+        Write::Update { based_on, .. } => taken.update(key, *based_on, bytes, claims),
+        Write::Delete { based_on, .. } => taken
+            .check(key.clone(), Expected::Revision(*based_on))
+            .delete(key),
+    };
+    size
+}
+
+fn stored_form<K: Stored>(object: &K) -> (Key, Bytes, Vec<Claim>) {
+    (key_of(object), encode(object).into(), object.claims())
+}

@@ -1,0 +1,266 @@
+//! A manager: the store it holds, the view of its plans, and what every operation on the cluster needs.
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tripod_model::event::Event;
+use tripod_model::node::{Node, NodeDescription, NodeRole};
+use tripod_model::{Error, Result, Time};
+use tripod_plan::View;
+use tripod_raft::{RaftError, Watch};
+use tripod_store::{Txn, TxnError, WatchFilter};
+
+use crate::controller::{self, Controller, Input};
+use crate::db::{Db, TypedTxn, to_error};
+use crate::engine::{Membership, RemoteManager, SwarmInfo};
+use crate::paths::{Paths, Standing};
+use crate::session::Sessions;
+use crate::swarm::cluster::{describe, host_of};
+
+/// A daemon that is a manager. Operations on the cluster are its methods; they read the store as it is now, and write
+/// through it.
+pub struct Manager {
+    db: Db,
+    paths: Paths,
+    machine: NodeDescription,
+    standing: Mutex<Standing>,
+    node_id: String,
+    cluster_id: String,
+    view: RwLock<View>,
+    /// The revision up to which the view has taken over the store's changes.
+    applied: watch::Sender<u64>,
+    input: mpsc::UnboundedSender<Input>,
+    pub(crate) sessions: Sessions,
+    /// One change of the cluster's settings at a time.
+    settings: tokio::sync::Mutex<()>,
+    /// Shared: something begins to refer to a secret, config or network. Exclusive: one of them goes, or takes what
+    /// must not be taken twice (a port, a subnet).
+    references: tokio::sync::RwLock<()>,
+    controller: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager")
+            .field("node", &self.node_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// Takes up the store and starts the controller loop.
+    pub(crate) async fn start(
+        db: Db,
+        paths: Paths,
+        standing: Standing,
+        machine: NodeDescription,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Arc<Self>> {
+        let (input, inputs) = mpsc::unbounded_channel();
+        let (view, store_events) = load(&db)?;
+        let manager = Arc::new(Self {
+            node_id: standing.node_id.clone(),
+            cluster_id: standing.cluster_id.clone(),
+            applied: watch::Sender::new(store_events.revision()),
+            db,
+            paths,
+            machine,
+            standing: Mutex::new(standing),
+            view: RwLock::new(view),
+            input,
+            sessions: Sessions::default(),
+            settings: tokio::sync::Mutex::new(()),
+            references: tokio::sync::RwLock::new(()),
+            controller: Mutex::new(None),
+        });
+        let cluster = manager.swarm_inspect()?;
+        manager.apply_keys(&cluster, false).await?;
+        let controller = Controller::new(manager.clone(), store_events, inputs, events);
+        *lock(&manager.controller) = Some(tokio::spawn(controller.run()));
+        Ok(manager)
+    }
+
+    /// Stops the controller loop and the store. Sessions end.
+    pub(crate) async fn stop(&self) {
+        let controller = lock(&self.controller).take();
+        if let Some(task) = controller {
+            task.abort();
+            // Cancelled, which is what was asked for.
+            let _ = task.await;
+        }
+        self.sessions.close();
+        self.db.cluster().shutdown().await;
+    }
+
+    /// Typed access to the store.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// This node's Swarm identifier.
+    pub fn node_id(&self) -> &str {
+        &self.node_id
+    }
+
+    /// The cluster's identifier.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// Address of this node for traffic between containers.
+    pub fn data_path_addr(&self) -> std::net::IpAddr {
+        self.standing().data_path_addr
+    }
+
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) -> Result<()> {
+        self.paths.write_standing(&standing)?;
+        *lock(&self.standing) = standing;
+        Ok(())
+    }
+
+    pub(crate) fn settings(&self) -> &tokio::sync::Mutex<()> {
+        &self.settings
+    }
+
+    pub(crate) fn references(&self) -> &tokio::sync::RwLock<()> {
+        &self.references
+    }
+
+    pub(crate) fn tell(&self, input: Input) {
+        // The loop ends only with the manager, and then nothing is waited for.
+        let _ = self.input.send(input);
+    }
+
+    /// Looks at the view of the plans. It may be a moment behind the store: see [`Manager::caught_up`].
+    pub fn with_view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(
+            &self
+                .view
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    }
+
+    pub(crate) fn change_view<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(
+            &mut self
+                .view
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    }
+
+    /// Follows the revision up to which the view has taken over the store's changes.
+    pub fn view_revision(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn set_view_revision(&self, revision: u64) {
+        self.applied.send_replace(revision);
+    }
+
+    /// Waits until the view has taken over all that was written before the call.
+    pub async fn caught_up(&self) {
+        let revision = self.db.snapshot().revision();
+        // An error says that the manager stopped: what follows will fail by itself.
+        let _ = self
+            .applied
+            .subscribe()
+            .wait_for(|applied| *applied >= revision)
+            .await;
+    }
+
+    /// Changes this node's own object, again and again until nobody else changed it meanwhile.
+    pub(crate) async fn change_self(&self, change: impl Fn(&mut Node)) -> Result<()> {
+        loop {
+            let mut node = self.node(&self.node_id)?;
+            let before = node.clone();
+            change(&mut node);
+            if node == before {
+                return Ok(());
+            }
+            node.status.updated_at = Some(Time::now());
+            match self.db.try_submit(Txn::new().replace(&node)).await {
+                Err(RaftError::Rejected(TxnError::Conflict { .. })) => {}
+                done => return done.map(drop).map_err(to_error),
+            }
+        }
+    }
+
+    /// Writes what this machine is, if that changed.
+    pub(crate) async fn describe_self(&self) -> Result<()> {
+        let cluster = self.swarm_inspect()?;
+        let description = describe(&self.machine, &cluster.status);
+        self.change_self(|node| node.status.description = description.clone())
+            .await
+    }
+
+    /// The `Swarm` part of `docker info`.
+    pub(crate) fn info(&self) -> SwarmInfo {
+        let standing = self.standing();
+        let mut info = SwarmInfo {
+            state: Membership::Active,
+            node_id: self.node_id.clone(),
+            node_addr: host_of(&standing.advertise_addr),
+            control_available: true,
+            ..SwarmInfo::default()
+        };
+        let read = self
+            .db
+            .snapshot()
+            .list::<Node>(None)
+            .and_then(|nodes| Ok((nodes, self.swarm_inspect()?)));
+        match read {
+            Ok((nodes, cluster)) => {
+                info.nodes = nodes.len();
+                info.managers = nodes
+                    .iter()
+                    .filter(|n| n.spec.swarm.role == NodeRole::Manager)
+                    .count();
+                info.remote_managers = nodes
+                    .iter()
+                    .filter_map(|n| {
+                        let addr = n.status.manager.as_ref()?.addr.clone();
+                        Some(RemoteManager {
+                            node_id: n.spec.swarm.node_id.clone(),
+                            addr,
+                        })
+                    })
+                    .collect();
+                info.cluster = Some(cluster);
+            }
+            Err(e) => info.error = e.to_string(),
+        }
+        info
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A view of all there is, and the changes that follow it.
+pub(crate) fn load(db: &Db) -> Result<(View, Watch)> {
+    let state = db.cluster().read();
+    let mut view = View::new();
+    for kind in controller::KINDS {
+        for object in state.iter(&kind.into(), None) {
+            controller::take_over(&mut view, object).map_err(Error::internal)?;
+        }
+    }
+    view.mark_all_dirty();
+    let watch = db
+        .cluster()
+        .watch(WatchFilter::all(), state.revision())
+        .map_err(to_error)?;
+    Ok((view, watch))
+}

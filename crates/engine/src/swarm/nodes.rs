@@ -1,0 +1,135 @@
+//! Nodes: list, change, remove.
+
+use tripod_model::node::{Node, NodeRole, NodeState, NodeSwarmSpec};
+use tripod_model::{Error, Result, Time};
+
+use super::filters::Filters;
+use super::find::only;
+use crate::db::{NODE_IDS, Snapshot};
+use crate::manager::Manager;
+
+impl Manager {
+    /// A node by Swarm identifier, host name, or beginning of the identifier.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::NotFound`], or [`tripod_model::ErrorKind::Invalid`] when several are meant.
+    pub fn node(&self, id: &str) -> Result<Node> {
+        find_node(&self.db().snapshot(), id)
+    }
+
+    /// Nodes, by name. Filters: `id`, `name`, `label` (of the engine), `node.label`, `role`, `membership`.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::Invalid`] for other filters and values.
+    pub fn nodes(&self, filters: &Filters) -> Result<Vec<Node>> {
+        filters.known(&["id", "name", "label", "node.label", "role", "membership"])?;
+        for role in filters.values("role") {
+            if !["manager", "worker"].contains(&role.as_str()) {
+                return Err(Error::invalid(format_args!("Invalid role filter: '{role}'")));
+            }
+        }
+        for membership in filters.values("membership") {
+            if !["accepted", "pending"].contains(&membership.as_str()) {
+                return Err(Error::invalid(format_args!(
+                    "Invalid membership filter: '{membership}'"
+                )));
+            }
+        }
+        let mut nodes = self.db().snapshot().list::<Node>(None)?;
+        nodes.retain(|node| {
+            let role = match node.spec.swarm.role {
+                NodeRole::Manager => "manager",
+                NodeRole::Worker => "worker",
+            };
+            filters.prefix("id", &node.spec.swarm.node_id)
+                && filters.any("name", |n| hostname(node).starts_with(n))
+                && filters.labels("label", &node.status.description.engine_labels)
+                && filters.labels("node.label", &node.spec.swarm.labels)
+                && filters.any("role", |r| r == role)
+                && filters.any("membership", |m| m == "accepted")
+        });
+        Ok(nodes)
+    }
+
+    /// Changes what the user wants of a node. Its identifier stays.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::OutOfSequence`] unless the node is at `version`;
+    /// [`tripod_model::ErrorKind::Invalid`] for the demotion of the last manager.
+    pub async fn node_update(&self, id: &str, version: u64, spec: NodeSwarmSpec) -> Result<Node> {
+        let state = self.db().snapshot();
+        let mut node = find_node(&state, id)?;
+        if node.metadata.revision() != version {
+            return Err(Error::out_of_sequence("update out of sequence"));
+        }
+        if node.spec.swarm.role == NodeRole::Manager && spec.role == NodeRole::Worker {
+            let nodes = state.list::<Node>(None)?;
+            if nodes
+                .iter()
+                .filter(|n| n.spec.swarm.role == NodeRole::Manager)
+                .count()
+                < 2
+            {
+                return Err(Error::invalid(
+                    "attempting to demote the last manager of the swarm",
+                ));
+            }
+        }
+        if node.spec.swarm.role != spec.role {
+            return Err(Error::not_implemented(
+                "changing the role of a node is not implemented yet",
+            ));
+        }
+        node.spec.swarm = NodeSwarmSpec {
+            node_id: node.spec.swarm.node_id.clone(),
+            ..spec
+        };
+        node.metadata.generation += 1;
+        node.status.updated_at = Some(Time::now());
+        self.db().update(&node).await
+    }
+
+    /// Removes a node that is down, or any worker with `force`.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::Invalid`] for managers and, unless `force`, for nodes that are not down.
+    pub async fn node_remove(&self, id: &str, force: bool) -> Result<()> {
+        let node = find_node(&self.db().snapshot(), id)?;
+        let id = &node.spec.swarm.node_id;
+        if node.spec.swarm.role == NodeRole::Manager {
+            let text = format!(
+                "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
+                 before removal"
+            );
+            return Err(Error::invalid(text));
+        }
+        if !force && node.status.state == NodeState::Ready {
+            return Err(Error::invalid(format_args!(
+                "node {id} is not down and can't be removed"
+            )));
+        }
+        self.db().delete(&node).await
+    }
+}
+
+/// The name by which people know a node.
+pub(crate) fn hostname(node: &Node) -> &str {
+    match node.status.description.hostname.as_str() {
+        "" => &node.metadata.name,
+        name => name,
+    }
+}
+
+pub(crate) fn find_node(state: &Snapshot, word: &str) -> Result<Node> {
+    if let Some(node) = state.by_unique(NODE_IDS, word)? {
+        return Ok(node);
+    }
+    let nodes = state.list::<Node>(None)?;
+    let named = |n: &&Node| hostname(n) == word || (!word.is_empty() && n.spec.swarm.name == word);
+    let found: Vec<Node> = nodes.iter().filter(named).cloned().collect();
+    if !found.is_empty() {
+        return only(found, "node", word);
+    }
+    let begun = |n: &&Node| !word.is_empty() && n.spec.swarm.node_id.starts_with(word);
+    only(nodes.iter().filter(begun).cloned().collect(), "node", word)
+}
