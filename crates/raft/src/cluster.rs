@@ -161,26 +161,36 @@ impl Cluster {
 
     /// A group of one needs nobody's consent to lead and to apply what its log holds.
     async fn catch_up(&self) -> Result<(), RaftError> {
-        // Metrics are empty until the core has started; it answers this once it has.
-        self.0.raft.with_raft_state(|_| ()).await.map_err(|_| RaftError::Closed)?;
-        let metrics = self.metrics();
-        if metrics.voters.len() != 1 || !metrics.voters.contains_key(&self.0.node) {
+        let (raft, node) = (&self.0.raft, self.0.node);
+        // Asked from the core itself: metrics may be a moment behind.
+        let voters = raft.with_raft_state(|state| {
+            state
+                .membership_state
+                .effective()
+                .membership()
+                .voter_ids()
+                .collect::<BTreeSet<NodeId>>()
+        });
+        if voters.await.map_err(|_| RaftError::Closed)? != BTreeSet::from([node]) {
             return Ok(());
         }
-        if metrics.leadership.leader != Some(self.0.node) {
-            self.0
-                .raft
-                .trigger()
-                .elect()
-                .await
-                .map_err(|_| RaftError::Closed)?;
+        let led_before = self
+            .0
+            .log
+            .lock()
+            .vote()
+            .is_some_and(|v| v.committed && v.leader_id.node_id == node);
+        if !led_before {
+            raft.trigger().elect().await.map_err(|_| RaftError::Closed)?;
         }
-        let wait = self.0.raft.wait(Some(REPLAY));
-        let leading = wait.current_leader(self.0.node, "lead the group of one").await;
-        let applied = wait
-            .applied_index_at_least(metrics.last_log_index, "apply the log")
-            .await;
-        leading.and(applied).map(drop).map_err(|_| RaftError::Closed)
+        let mut leadership = self.0.leadership.clone();
+        let leading = leadership.wait_for(|known| known.leader == Some(node));
+        tokio::time::timeout(REPLAY, leading)
+            .await
+            .map_err(|_| RaftError::Closed)?
+            .map_err(|_| RaftError::Closed)?;
+        let last = self.0.log.lock().last();
+        self.applied(last.next_index()).await
     }
 
     /// This manager's identity.

@@ -8,11 +8,15 @@
 //! state machine hand work to each other without waking another thread, and only that thread blocks in `fdatasync`.
 
 mod cluster;
+#[cfg(test)]
+mod conformance;
 mod crypt;
 mod error;
 mod files;
 mod log;
 mod log_store;
+#[cfg(test)]
+mod log_tests;
 mod machine;
 mod options;
 mod proposer;

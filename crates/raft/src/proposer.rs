@@ -26,8 +26,6 @@ const MAX_TXNS: usize = 1024;
 /// How many entries may be on their way at once. More than one keeps a distant majority busy; on one machine it would
 /// only make the entries smaller.
 const WINDOW: usize = 1;
-/// Room kept for the entries that openraft itself appends (membership, blank).
-const SLACK: usize = 64 << 10;
 
 /// A transaction that waits for its outcome.
 pub(crate) struct Pending {
@@ -72,7 +70,7 @@ impl Proposer {
     /// Proposes one entry and hands out its results.
     async fn propose(&self, batch: Vec<Pending>) {
         let proposal = Proposal::new(batch.iter().map(|pending| &pending.txn));
-        let reserved = self.log.lock().reserve(proposal.0.len() + SLACK);
+        let reserved = self.log.lock().reserve(proposal.0.len());
         let outcome = match reserved {
             Ok(()) => self.raft.client_write(proposal).await.map_err(|e| translate(&e)),
             Err(RaftError::StorageFull(e)) => Err(Refusal::Full(e.to_string())),

@@ -4,29 +4,29 @@
 use tripod_raft::store::{Key, Txn};
 
 /// A directory that is removed with the test.
-pub struct Dir(tempfile::TempDir);
+pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
     /// Not yet there: opening makes it.
-    pub fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         self.0.path().join("store")
     }
 }
 
-pub fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> Key {
     Key::new("pods", "default", name)
 }
 
-pub fn json(name: &str) -> String {
+pub(crate) fn json(name: &str) -> String {
     format!(
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","uid":"u-{name}"}},"spec":{{}}}}"#
     )
 }
 
-pub fn put(name: &str) -> Txn {
+pub(crate) fn put(name: &str) -> Txn {
     Txn::new().put(key(name), json(name))
 }
