@@ -43,7 +43,13 @@ pub(crate) fn create<T>(path: &Path, work: impl FnOnce(&File) -> io::Result<T>) 
     let made = (|| {
         let _back = Return::here()?;
         unshare(CloneFlags::CLONE_NEWNET)?;
-        mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
         let ns = File::open(path)?;
         work(&ns)
     })();
@@ -77,7 +83,9 @@ pub(crate) fn list(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(rest) = name.to_str().and_then(|n| n.strip_prefix(prefix)) else { continue };
+        let Some(rest) = name.to_str().and_then(|n| n.strip_prefix(prefix)) else {
+            continue;
+        };
         if is_kept(&entry.path()) {
             found.push(rest.to_owned());
         } else {
@@ -98,4 +106,9 @@ pub(crate) fn directory(run_dir: &Path) -> io::Result<PathBuf> {
 /// Writes a network setting of the calling thread's namespace, such as `ipv4/ip_forward`.
 pub(crate) fn sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(Path::new("/proc/sys/net").join(name), value)
+}
+
+/// Reads a network setting of the calling thread's namespace.
+pub(crate) fn read_sysctl(name: &str) -> io::Result<String> {
+    fs::read_to_string(Path::new("/proc/sys/net").join(name))
 }

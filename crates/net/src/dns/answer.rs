@@ -42,7 +42,10 @@ pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool)
     let mut code = ResponseCode::NoError;
     let mut records: Vec<RData> = Vec::new();
     if question.query_type() == RecordType::PTR {
-        let known = name.parse_arpa_name().ok().and_then(|n| zones.reverse(sandbox, n.addr()));
+        let known = name
+            .parse_arpa_name()
+            .ok()
+            .and_then(|n| zones.reverse(sandbox, n.addr()));
         match known.and_then(|n| Name::from_utf8(n + ".").ok()) {
             Some(n) => records.push(RData::PTR(PTR(n))),
             None => return Outcome::Forward,
@@ -60,10 +63,17 @@ pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool)
             Found::Elsewhere => return Outcome::Forward,
         }
     }
-    let limit = q.edns.as_ref().map_or(PLAIN_UDP, |e| e.max_payload().max(PLAIN_UDP));
+    let limit = q
+        .edns
+        .as_ref()
+        .map_or(PLAIN_UDP, |e| e.max_payload().max(PLAIN_UDP));
     let name = name.clone();
     let mut reply = response(&q, code);
-    reply.add_answers(records.into_iter().map(|r| Record::from_rdata(name.clone(), TTL, r)));
+    reply.add_answers(
+        records
+            .into_iter()
+            .map(|r| Record::from_rdata(name.clone(), TTL, r)),
+    );
     encode(&reply, if datagram { limit } else { u16::MAX }).map_or(Outcome::Ignore, Outcome::Reply)
 }
 
@@ -83,7 +93,11 @@ fn response(q: &Message, code: ResponseCode) -> Message {
 
 fn encode(reply: &Message, limit: u16) -> Option<Vec<u8>> {
     let bytes = reply.to_vec().ok()?;
-    if bytes.len() <= usize::from(limit) { Some(bytes) } else { reply.truncate().to_vec().ok() }
+    if bytes.len() <= usize::from(limit) {
+        Some(bytes)
+    } else {
+        reply.truncate().to_vec().ok()
+    }
 }
 
 /// An answer that only says why there is none; `None` when the query is too broken to answer.

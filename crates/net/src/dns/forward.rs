@@ -25,7 +25,10 @@ pub(crate) struct HostServers {
 
 impl HostServers {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, read: Mutex::default() }
+        Self {
+            path,
+            read: Mutex::default(),
+        }
     }
 
     /// The servers named there.
@@ -33,7 +36,10 @@ impl HostServers {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = fs::metadata(&self.path).and_then(|m| m.modified()).ok();
         if changed.is_none() || read.0 != changed {
-            *read = (changed, parse(&fs::read_to_string(&self.path).unwrap_or_default()));
+            *read = (
+                changed,
+                parse(&fs::read_to_string(&self.path).unwrap_or_default()),
+            );
         }
         read.1.clone()
     }
@@ -53,7 +59,11 @@ pub(crate) async fn ask(servers: &[IpAddr], query: &[u8], datagram: bool) -> Opt
     for server in servers.iter().take(SERVERS) {
         let to = SocketAddr::new(*server, 53);
         let asked = timeout(PATIENCE, async {
-            if datagram { by_datagram(to, query).await } else { by_stream(to, query).await }
+            if datagram {
+                by_datagram(to, query).await
+            } else {
+                by_stream(to, query).await
+            }
         });
         match asked.await {
             // SERVFAIL and REFUSED: another server may do better.
@@ -78,7 +88,11 @@ fn matches(answer: &[u8], id: u16) -> bool {
 }
 
 async fn by_datagram(to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if to.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     let socket = UdpSocket::bind((any, 0)).await?;
     // Connected: only this server is heard, and its refusal is an error at once.
     socket.connect(to).await?;
@@ -130,6 +144,9 @@ mod tests {
     #[test]
     fn resolver_configuration() {
         let text = "# x\nnameserver 10.0.0.2\n  nameserver fe80::1%eth0\nsearch a\nnameserver nonsense\n";
-        assert_eq!(parse(text), ["10.0.0.2".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
+        assert_eq!(
+            parse(text),
+            ["10.0.0.2".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]
+        );
     }
 }

@@ -124,20 +124,30 @@ impl Server {
             upstream: upstream.to_vec(),
             limit: Arc::new(Semaphore::new(IN_FLIGHT_EACH)),
         });
-        let task = self.runtime.spawn(run(Arc::clone(&self.shared), Arc::clone(&client)));
-        self.lock_running().insert(sandbox.to_owned(), Running { client, task });
+        let task = self
+            .runtime
+            .spawn(run(Arc::clone(&self.shared), Arc::clone(&client)));
+        self.lock_running()
+            .insert(sandbox.to_owned(), Running { client, task });
     }
 
     /// Serves a sandbox through sockets that were kept; false when there are none.
     pub(crate) fn resume(&self, sandbox: &str, upstream: &[IpAddr]) -> bool {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox);
+        let kept = self
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(sandbox);
         kept.map(|s| self.serve(sandbox, s, upstream)).is_some()
     }
 
     /// Stops serving a sandbox and forgets its names.
     pub(crate) fn stop(&self, sandbox: &str) {
         self.lock_running().remove(sandbox);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox);
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(sandbox);
         self.zones(|z| z.disconnected(sandbox));
     }
 
@@ -148,7 +158,11 @@ impl Server {
             .values()
             .map(|r| {
                 let c = &r.client;
-                Ok((c.sandbox.clone(), c.udp.as_fd().try_clone_to_owned()?, c.tcp.as_fd().try_clone_to_owned()?))
+                Ok((
+                    c.sandbox.clone(),
+                    c.udp.as_fd().try_clone_to_owned()?,
+                    c.tcp.as_fd().try_clone_to_owned()?,
+                ))
             })
             .collect()
     }
@@ -156,7 +170,10 @@ impl Server {
     /// Keeps sockets until their sandbox is adopted.
     pub(crate) fn keep(&self, sandbox: &str, udp: OwnedFd, tcp: OwnedFd) {
         let sockets = Sockets::from_kept(udp, tcp);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(sandbox.to_owned(), sockets);
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(sandbox.to_owned(), sockets);
     }
 
     fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Running>> {
@@ -196,7 +213,12 @@ fn drain(shared: &Arc<Shared>, client: &Arc<Client>) -> bool {
         let (n, from) = match client.udp.try_recv_from(&mut buf) {
             Ok(r) => r,
             // A client that went away before its answer shows as an error of the next call.
-            Err(e) => return !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused),
+            Err(e) => {
+                return !matches!(
+                    e.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused
+                );
+            }
         };
         let outcome = answer(&read(shared), &client.sandbox, &buf[..n], true);
         let reply = match outcome {
@@ -239,7 +261,9 @@ fn read(shared: &Shared) -> std::sync::RwLockReadGuard<'_, Zones> {
 }
 
 fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
-    let Some(permits) = permits(shared, client) else { return };
+    let Some(permits) = permits(shared, client) else {
+        return;
+    };
     let (shared, client) = (Arc::clone(shared), Arc::clone(client));
     tokio::spawn(async move {
         let _permits = permits;
@@ -251,7 +275,10 @@ fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
                 Outcome::Forward => elsewhere(&shared, &client, &query, false).await,
             };
             let Some(r) = reply else { return };
-            if tokio::time::timeout(IDLE, write_message(&mut stream, &r)).await.is_err() {
+            if tokio::time::timeout(IDLE, write_message(&mut stream, &r))
+                .await
+                .is_err()
+            {
                 return;
             }
         }

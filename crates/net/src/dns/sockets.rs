@@ -25,7 +25,10 @@ impl Sockets {
     /// Opens the sockets in the calling thread's namespace, and leads port 53 of 127.0.0.11 to them.
     pub(crate) fn open() -> io::Result<Self> {
         let any = SocketAddr::from((SERVER, 0));
-        let sockets = Self { udp: UdpSocket::bind(any)?, tcp: TcpListener::bind(any)? };
+        let sockets = Self {
+            udp: UdpSocket::bind(any)?,
+            tcp: TcpListener::bind(any)?,
+        };
         sockets.udp.set_nonblocking(true)?;
         sockets.tcp.set_nonblocking(true)?;
         let ops = rules(sockets.udp.local_addr()?.port(), sockets.tcp.local_addr()?.port());
@@ -35,14 +38,22 @@ impl Sockets {
 
     /// Sockets that somebody kept while the daemon was away.
     pub(crate) fn from_kept(udp: OwnedFd, tcp: OwnedFd) -> Self {
-        Self { udp: udp.into(), tcp: tcp.into() }
+        Self {
+            udp: udp.into(),
+            tcp: tcp.into(),
+        }
     }
 }
 
 /// Queries are rewritten after the sandbox's own connection tracking saw them and answers before it does, so that
 /// rules of the sandbox's own see port 53 both ways.
 fn rules(udp: u16, tcp: u16) -> Vec<Op> {
-    let chain = |name, priority| Op::BaseChain { name, kind: ChainType::Filter, hook: Hook::Output, priority };
+    let chain = |name, priority| Op::BaseChain {
+        name,
+        kind: ChainType::Filter,
+        hook: Hook::Output,
+        priority,
+    };
     let mut ops = vec![
         chain("answers", -400),
         chain("queries", -150),
@@ -50,17 +61,34 @@ fn rules(udp: u16, tcp: u16) -> Vec<Op> {
         Op::Flush("queries".into()),
     ];
     for ((protocol, checksum), port) in [(UDP, udp), (TCP, tcp)] {
-        let head = |address| vec![address, Expr::Eq(0, SERVER.octets().to_vec()), Expr::L4Proto(0), Expr::Eq(0, vec![protocol])];
+        let head = |address| {
+            vec![
+                address,
+                Expr::Eq(0, SERVER.octets().to_vec()),
+                Expr::L4Proto(0),
+                Expr::Eq(0, vec![protocol]),
+            ]
+        };
         let rewrite = |load, from: u16, to: u16, destination| {
             vec![
                 load,
                 Expr::Eq(0, from.to_be_bytes().to_vec()),
                 Expr::Load(0, to.to_be_bytes().to_vec()),
-                Expr::SetPort { reg: 0, destination, checksum },
+                Expr::SetPort {
+                    reg: 0,
+                    destination,
+                    checksum,
+                },
             ]
         };
-        ops.push(Op::Rule("answers".into(), [head(Expr::Saddr(0)), rewrite(Expr::Sport(0), port, 53, false)].concat()));
-        ops.push(Op::Rule("queries".into(), [head(Expr::Daddr(0)), rewrite(Expr::Dport(0), 53, port, true)].concat()));
+        ops.push(Op::Rule(
+            "answers".into(),
+            [head(Expr::Saddr(0)), rewrite(Expr::Sport(0), port, 53, false)].concat(),
+        ));
+        ops.push(Op::Rule(
+            "queries".into(),
+            [head(Expr::Daddr(0)), rewrite(Expr::Dport(0), 53, port, true)].concat(),
+        ));
     }
     ops
 }

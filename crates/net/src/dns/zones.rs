@@ -76,18 +76,29 @@ impl Zones {
     /// Sets the networks and names of a sandbox.
     pub(crate) fn connected(&mut self, sandbox: &str, endpoints: &[Endpoint], outside: bool) {
         self.disconnected(sandbox);
-        let mut client = Client { outside, ..Client::default() };
+        let mut client = Client {
+            outside,
+            ..Client::default()
+        };
         for e in endpoints {
-            client.networks.push((e.network_id.clone(), e.network_name.to_ascii_lowercase()));
+            client
+                .networks
+                .push((e.network_id.clone(), e.network_name.to_ascii_lowercase()));
             for link in &e.links {
                 let (target, alias) = link.split_once(':').unwrap_or((link, link));
-                client.links.insert(alias.to_ascii_lowercase(), target.trim_start_matches('/').to_ascii_lowercase());
+                client.links.insert(
+                    alias.to_ascii_lowercase(),
+                    target.trim_start_matches('/').to_ascii_lowercase(),
+                );
             }
             let zone = self.zones.entry(e.network_id.clone()).or_default();
             for ip in [e.ipv4, e.ipv6].into_iter().flatten().map(|n| n.addr()) {
                 for name in &e.names {
                     let name = name.to_ascii_lowercase();
-                    zone.local.entry(name.clone()).or_default().push((sandbox.to_owned(), ip));
+                    zone.local
+                        .entry(name.clone())
+                        .or_default()
+                        .push((sandbox.to_owned(), ip));
                     client.names.push((e.network_id.clone(), name, ip));
                 }
             }
@@ -97,7 +108,9 @@ impl Zones {
 
     /// Forgets a sandbox and its names.
     pub(crate) fn disconnected(&mut self, sandbox: &str) {
-        let Some(client) = self.clients.remove(sandbox) else { return };
+        let Some(client) = self.clients.remove(sandbox) else {
+            return;
+        };
         for (network, name, _) in &client.names {
             if let Some(zone) = self.zones.get_mut(network)
                 && let Some(has) = zone.local.get_mut(name)
@@ -114,7 +127,11 @@ impl Zones {
     }
 
     fn tidy(&mut self, network: &str) {
-        if self.zones.get(network).is_some_and(|z| z.set.is_empty() && z.local.is_empty()) {
+        if self
+            .zones
+            .get(network)
+            .is_some_and(|z| z.set.is_empty() && z.local.is_empty())
+        {
             self.zones.remove(network);
         }
     }
@@ -127,12 +144,16 @@ impl Zones {
     /// Looks a name up for a sandbox. Addresses come in another order each time.
     pub(crate) fn find(&self, sandbox: &str, name: &str) -> Found {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let Some(client) = self.clients.get(sandbox) else { return Found::Elsewhere };
+        let Some(client) = self.clients.get(sandbox) else {
+            return Found::Elsewhere;
+        };
         let name = client.links.get(&name).unwrap_or(&name);
         let mut missing = name.starts_with("tasks.");
         for (id, network) in &client.networks {
             let zone = self.zones.get(id);
-            let within = name.strip_suffix(network.as_str()).and_then(|n| n.strip_suffix('.'));
+            let within = name
+                .strip_suffix(network.as_str())
+                .and_then(|n| n.strip_suffix('.'));
             for n in [Some(name.as_str()), within].into_iter().flatten() {
                 if let Some(found) = zone.and_then(|z| z.addresses(n)) {
                     return Found::Addresses(self.rotate(found));
@@ -148,10 +169,13 @@ impl Zones {
         let client = self.clients.get(sandbox)?;
         client.networks.iter().find_map(|(id, network)| {
             let zone = self.zones.get(id)?;
+            // The first of an endpoint's names is the container's.
             let local = || {
-                let has = |(_, v): &(&String, &Vec<(String, IpAddr)>)| v.iter().any(|(_, a)| *a == address);
-                // The longest is the container's name rather than its short identifier's.
-                zone.local.iter().filter(has).map(|(n, _)| n).max_by_key(|n| (n.len(), *n))
+                let names = self.clients.values().flat_map(|c| &c.names);
+                names
+                    .into_iter()
+                    .find(|(n, _, a)| n == id && *a == address)
+                    .map(|(_, name, _)| name)
             };
             let name = zone.reverse.get(&address).or_else(local)?;
             Some(format!("{name}.{network}"))

@@ -63,7 +63,8 @@ impl Net for KernelNet {
         endpoints: &[Endpoint],
     ) -> Result<PathBuf> {
         let (sandbox, dns, endpoints) = (sandbox.to_owned(), dns.clone(), endpoints.to_vec());
-        self.blocking(move |i| i.create_sandbox(&sandbox, &dns, &endpoints)).await
+        self.blocking(move |i| i.create_sandbox(&sandbox, &dns, &endpoints))
+            .await
     }
 
     async fn remove_sandbox(&self, sandbox: &str) -> Result<()> {
@@ -84,7 +85,8 @@ impl Net for KernelNet {
     ) -> Result<PathBuf> {
         let (sandbox, dns) = (sandbox.to_owned(), dns.clone());
         let (endpoints, ports) = (endpoints.to_vec(), ports.to_vec());
-        self.blocking(move |i| i.adopt_sandbox(&sandbox, &dns, &endpoints, &ports)).await
+        self.blocking(move |i| i.adopt_sandbox(&sandbox, &dns, &endpoints, &ports))
+            .await
     }
 
     async fn sandbox_stats(&self, sandbox: &str) -> Result<Vec<InterfaceStats>> {
@@ -99,7 +101,8 @@ impl Net for KernelNet {
         ports: &[PortRequest],
     ) -> Result<Vec<PublishedPort>> {
         let (sandbox, endpoint, ports) = (sandbox.to_owned(), endpoint.clone(), ports.to_vec());
-        self.blocking(move |i| i.publish(&sandbox, &endpoint, &ports)).await
+        self.blocking(move |i| i.publish(&sandbox, &endpoint, &ports))
+            .await
     }
 
     async fn unpublish(&self, sandbox: &str) -> Result<()> {
@@ -119,17 +122,27 @@ impl Net for KernelNet {
 
     async fn wait_listening(&self, sandbox: &str, ports: &[u16], timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let Ok(s) = self.inner.sandbox(sandbox) else { return false };
-        let addresses: Vec<IpAddr> = lock(&s.endpoints).iter().filter_map(|e| e.ipv4).map(|n| n.addr()).collect();
+        let Ok(s) = self.inner.sandbox(sandbox) else {
+            return false;
+        };
+        let addresses: Vec<IpAddr> = lock(&s.endpoints)
+            .iter()
+            .filter_map(|e| e.ipv4)
+            .map(|n| n.addr())
+            .collect();
         let path = s.path.clone();
-        let socket = self.blocking(move |_| Ok(ns::within(File::open(path)?, diag::open)?)).await;
+        let socket = self
+            .blocking(move |_| Ok(ns::within(File::open(path)?, diag::open)?))
+            .await;
         let Ok(socket) = socket else { return false };
         // The kernel has no event for this. A look takes microseconds.
         let mut pause = Duration::from_millis(1);
         loop {
-            let found = addresses
-                .iter()
-                .any(|a| ports.iter().any(|p| diag::listens(&socket, *a, *p).unwrap_or(false)));
+            let found = addresses.iter().any(|a| {
+                ports
+                    .iter()
+                    .any(|p| diag::listens(&socket, *a, *p).unwrap_or(false))
+            });
             let left = deadline.saturating_duration_since(Instant::now());
             if found || left.is_zero() {
                 return found;

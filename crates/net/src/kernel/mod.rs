@@ -44,7 +44,11 @@ pub struct Options {
 impl Options {
     /// The usual settings below this run directory.
     pub fn new(run_dir: impl Into<PathBuf>, node: impl Into<String>) -> Self {
-        Self { run_dir: run_dir.into(), node: node.into(), resolv_conf: "/etc/resolv.conf".into() }
+        Self {
+            run_dir: run_dir.into(),
+            node: node.into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+        }
     }
 }
 
@@ -77,8 +81,10 @@ impl KernelNet {
     /// # Errors
     /// Missing privileges, or a kernel without nftables.
     pub fn open(options: &Options) -> Result<Self> {
-        let netns = ns::directory(&options.run_dir).map_err(failed("cannot make the directory of namespaces"))?;
-        let host_ns = File::open("/proc/thread-self/ns/net").map_err(failed("cannot open the network namespace"))?;
+        let netns =
+            ns::directory(&options.run_dir).map_err(failed("cannot make the directory of namespaces"))?;
+        let host_ns =
+            File::open("/proc/thread-self/ns/net").map_err(failed("cannot open the network namespace"))?;
         let route = route::open().map_err(failed("cannot open a routing socket"))?;
         let socket = nft::open().map_err(failed("cannot open a netfilter socket"))?;
         let table = Table::open(socket, host::skeleton()).map_err(failed("cannot set up nftables"))?;
@@ -98,7 +104,9 @@ impl KernelNet {
             frontends: Mutex::default(),
             dns: dns::Server::new(options.resolv_conf.clone()),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Duplicates of the sockets that must outlive this process, each under a name: somebody may keep them until
@@ -110,7 +118,12 @@ impl KernelNet {
         let all = self.inner.dns.duplicates()?;
         Ok(all
             .into_iter()
-            .flat_map(|(sandbox, udp, tcp)| [(format!("{DNS_UDP}{sandbox}"), udp), (format!("{DNS_TCP}{sandbox}"), tcp)])
+            .flat_map(|(sandbox, udp, tcp)| {
+                [
+                    (format!("{DNS_UDP}{sandbox}"), udp),
+                    (format!("{DNS_TCP}{sandbox}"), tcp),
+                ]
+            })
             .collect())
     }
 
@@ -138,7 +151,12 @@ impl KernelNet {
     /// # Errors
     /// The kernel's.
     pub async fn withdraw(&self) -> Result<()> {
-        self.blocking(|i| i.table.remove().map_err(failed("cannot remove the nftables table"))).await
+        self.blocking(|i| {
+            i.table
+                .remove()
+                .map_err(failed("cannot remove the nftables table"))
+        })
+        .await
     }
 
     /// Runs blocking work on the pool of threads for it.

@@ -20,7 +20,9 @@ use crate::netlink::{Socket, nft};
 use crate::ns;
 use crate::render::host::{INTERNAL, MANAGED, MASQUERADED, SAME};
 use crate::render::links::Attachment;
-use crate::render::names::{ROUTER_MAC, UPLINK, UPLINK_POOL, UPLINKS, host_uplink, mac_for, uplink_addresses};
+use crate::render::names::{
+    ROUTER_MAC, UPLINK, UPLINK_POOL, UPLINKS, host_uplink, mac_for, uplink_addresses,
+};
 use crate::render::router;
 
 /// Prefix of the kept namespaces of routers.
@@ -71,10 +73,23 @@ impl Network {
             return Attachment::Bridge;
         }
         let gateways = gateways(&self.spec);
-        let own = gateways.iter().find(|g| address.is_some_and(|a| IpNet::V4(**g).contains(&a.addr())));
-        let gateway = own.or(gateways.first()).map_or(Ipv4Addr::new(169, 254, 1, 1), Ipv4Net::addr);
-        let subnets = self.spec.subnets.iter().map(|s| s.subnet).filter(|s| s.addr().is_ipv4()).collect();
-        Attachment::Routed { gateway: gateway.into(), subnets }
+        let own = gateways
+            .iter()
+            .find(|g| address.is_some_and(|a| IpNet::V4(**g).contains(&a.addr())));
+        let gateway = own
+            .or(gateways.first())
+            .map_or(Ipv4Addr::new(169, 254, 1, 1), Ipv4Net::addr);
+        let subnets = self
+            .spec
+            .subnets
+            .iter()
+            .map(|s| s.subnet)
+            .filter(|s| s.addr().is_ipv4())
+            .collect();
+        Attachment::Routed {
+            gateway: gateway.into(),
+            subnets,
+        }
     }
 
     /// Whether traffic of containers may leave.
@@ -84,7 +99,11 @@ impl Network {
 
     /// MTU of endpoints; 0 is the kernel's default.
     pub(crate) fn mtu(&self) -> u32 {
-        let option = self.spec.options.get("com.docker.network.driver.mtu").and_then(|v| v.parse().ok());
+        let option = self
+            .spec
+            .options
+            .get("com.docker.network.driver.mtu")
+            .and_then(|v| v.parse().ok());
         option.unwrap_or(self.spec.mtu)
     }
 
@@ -95,7 +114,9 @@ impl Network {
 }
 
 fn flag(spec: &NetworkSpec, name: &str) -> bool {
-    spec.options.get(&format!("com.docker.network.bridge.{name}")).is_none_or(|v| v != "false" && v != "0")
+    spec.options
+        .get(&format!("com.docker.network.bridge.{name}"))
+        .is_none_or(|v| v != "false" && v != "0")
 }
 
 /// The network's own IPv4 addresses with the prefix lengths of their subnets.
@@ -114,12 +135,7 @@ fn gateways(spec: &NetworkSpec) -> Vec<Ipv4Net> {
 }
 
 /// Element changes of the host's table for an interface of a network.
-fn register(
-    inner: &Inner,
-    name: &str,
-    spec: Option<&NetworkSpec>,
-    masquerade: bool,
-) -> io::Result<()> {
+fn register(inner: &Inner, name: &str, spec: Option<&NetworkSpec>, masquerade: bool) -> io::Result<()> {
     let one = ifname(name).to_vec();
     let pair = [ifname(name), ifname(name)].concat();
     inner.table.change(|model, ops| {
@@ -140,12 +156,18 @@ fn register(
 impl Inner {
     /// A network by identifier.
     pub(crate) fn network(&self, id: &str) -> Result<Arc<Network>> {
-        lock(&self.networks).get(id).cloned().ok_or_else(|| Error::not_found(format_args!("network {id} not found")))
+        lock(&self.networks)
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format_args!("network {id} not found")))
     }
 
     pub(crate) fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
         let _building = lock(&self.building);
-        if lock(&self.networks).get(&spec.id).is_some_and(|n| n.spec == *spec) {
+        if lock(&self.networks)
+            .get(&spec.id)
+            .is_some_and(|n| n.spec == *spec)
+        {
             return Ok(());
         }
         let kind = match spec.driver {
@@ -153,7 +175,10 @@ impl Inner {
             NetworkDriver::Bridge => self.ensure_bridge(spec)?,
             NetworkDriver::Overlay => Kind::Router(self.ensure_router(spec)?),
         };
-        let network = Network { spec: spec.clone(), kind };
+        let network = Network {
+            spec: spec.clone(),
+            kind,
+        };
         lock(&self.networks).insert(spec.id.clone(), Arc::new(network));
         Ok(())
     }
@@ -172,17 +197,28 @@ impl Inner {
             }
             // A bridge that the user made and named; any other foreign bridge is somebody else's.
             Some(l) if l.alias != alias && !spec.options.contains_key("com.docker.network.bridge.name") => {
-                return Err(Error::conflict(format_args!("bridge {name} belongs to another program")));
+                return Err(Error::conflict(format_args!(
+                    "bridge {name} belongs to another program"
+                )));
             }
             Some(_) => false,
             None => true,
         };
         if made {
             self.refuse_overlap(spec)?;
-            let mac = gateways(spec).first().map_or([2, 0x42, 0, 0, 0, 1], |g| mac_for(g.addr().into()));
-            let mtu = spec.options.get("com.docker.network.driver.mtu").and_then(|v| v.parse().ok());
+            let mac = gateways(spec)
+                .first()
+                .map_or([2, 0x42, 0, 0, 0, 1], |g| mac_for(g.addr().into()));
+            let mtu = spec
+                .options
+                .get("com.docker.network.driver.mtu")
+                .and_then(|v| v.parse().ok());
             self.route
-                .apply(vec![route::new_bridge(&name, &alias, mac, mtu.unwrap_or(spec.mtu))])
+                .apply(vec![
+                    route::new_bridge(&name, mac, mtu.unwrap_or(spec.mtu)),
+                    // At its making the kernel would overlook it.
+                    route::set_alias(&name, &alias),
+                ])
                 .map_err(failed(context()))?;
         }
         self.configure_bridge(spec, &name).inspect_err(|_| {
@@ -195,9 +231,13 @@ impl Inner {
     fn configure_bridge(&self, spec: &NetworkSpec, name: &str) -> Result<Kind> {
         let context = || format!("cannot set up bridge {name}");
         let link = route::link(&self.route, name).map_err(failed(context()))?;
-        let index = link.ok_or_else(|| Error::internal(format_args!("bridge {name} vanished")))?.index;
-        let mut msgs: Vec<_> =
-            gateways(spec).into_iter().map(|g| route::add_address(index, IpNet::V4(g), 0)).collect();
+        let index = link
+            .ok_or_else(|| Error::internal(format_args!("bridge {name} vanished")))?
+            .index;
+        let mut msgs: Vec<_> = gateways(spec)
+            .into_iter()
+            .map(|g| route::add_address(index, IpNet::V4(g), 0))
+            .collect();
         for s in &spec.subnets {
             if let (IpNet::V6(net), Some(IpAddr::V6(g))) = (s.subnet, s.gateway)
                 && let Ok(a) = IpNet::new(g.into(), net.prefix_len())
@@ -208,8 +248,10 @@ impl Inner {
         msgs.push(route::link_up(index));
         self.route.apply(msgs).map_err(failed(context()))?;
         for (setting, value) in [("route_localnet", "1"), ("send_redirects", "0")] {
-            ns::within(&self.host_ns, || ns::sysctl(&format!("ipv4/conf/{name}/{setting}"), value))
-                .map_err(failed(context()))?;
+            ns::within(&self.host_ns, || {
+                ns::sysctl(&format!("ipv4/conf/{name}/{setting}"), value)
+            })
+            .map_err(failed(context()))?;
         }
         let masquerade = !spec.internal && flag(spec, "enable_ip_masquerade");
         register(self, name, Some(spec), masquerade).map_err(failed(context()))?;
@@ -258,12 +300,19 @@ impl Inner {
             ns::within(&ns, || inside(&ns)).map_err(failed(context()))?
         };
         let built = self.configure_router(spec, &path, &route).and_then(|uplink| {
-            let gateway = gateways(spec).first().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
+            let gateway = gateways(spec)
+                .first()
+                .map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
             let table = Table::open(nft, router::skeleton(gateway, spec.ingress))?;
             Ok((uplink, table))
         });
         match built {
-            Ok((uplink, table)) => Ok(Router { route, table, uplink, path }),
+            Ok((uplink, table)) => Ok(Router {
+                route,
+                table,
+                uplink,
+                path,
+            }),
             Err(e) => {
                 if fresh {
                     let _ = ns::remove(&path);
@@ -282,10 +331,17 @@ impl Inner {
         inside: &Socket,
     ) -> io::Result<Option<(Ipv4Addr, Ipv4Addr)>> {
         let mut msgs = vec![route::link_up(1)];
-        msgs.extend(gateways(spec).iter().map(|g| route::add_address(1, IpNet::from(IpAddr::V4(g.addr())), 0)));
+        msgs.extend(
+            gateways(spec)
+                .iter()
+                .map(|g| route::add_address(1, IpNet::from(IpAddr::V4(g.addr())), 0)),
+        );
         // Who asks for an address that nobody has is told at once.
         msgs.extend(
-            spec.subnets.iter().filter(|s| s.subnet.addr().is_ipv4()).map(|s| Route::unreachable(s.subnet).set()),
+            spec.subnets
+                .iter()
+                .filter(|s| s.subnet.addr().is_ipv4())
+                .map(|s| Route::unreachable(s.subnet).set()),
         );
         inside.apply(msgs)?;
         if spec.internal {
@@ -295,7 +351,10 @@ impl Inner {
         let (link, number) = self.ensure_uplink(&name, path)?;
         let (host, router) = uplink_addresses(number);
         let pair = |ip: Ipv4Addr| Ipv4Net::new_assert(ip, 31).into();
-        self.route.apply(vec![route::add_address(link, pair(host), 0), route::link_up(link)])?;
+        self.route.apply(vec![
+            route::add_address(link, pair(host), 0),
+            route::link_up(link),
+        ])?;
         let far = route::link(inside, UPLINK)?.ok_or(io::ErrorKind::NotFound)?.index;
         inside.apply(vec![
             route::add_address(far, pair(router), 0),
@@ -303,7 +362,9 @@ impl Inner {
             Route::default_via(host.into(), far).set(),
         ])?;
         for (setting, value) in [("route_localnet", "1"), ("send_redirects", "0")] {
-            ns::within(&self.host_ns, || ns::sysctl(&format!("ipv4/conf/{name}/{setting}"), value))?;
+            ns::within(&self.host_ns, || {
+                ns::sysctl(&format!("ipv4/conf/{name}/{setting}"), value)
+            })?;
         }
         register(self, &name, Some(spec), true)?;
         Ok(Some((host, router)))
@@ -313,11 +374,16 @@ impl Inner {
     fn ensure_uplink(&self, name: &str, router: &Path) -> io::Result<(u32, u32)> {
         let addresses = route::addresses(&self.route)?;
         let number = |a: &IpNet| match a {
-            IpNet::V4(a) => u32::from(a.addr()).checked_sub(u32::from(UPLINK_POOL)).map(|n| n / 2),
+            IpNet::V4(a) => u32::from(a.addr())
+                .checked_sub(u32::from(UPLINK_POOL))
+                .map(|n| n / 2),
             IpNet::V6(_) => None,
         };
         if let Some(l) = route::link(&self.route, name)?
-            && let Some(n) = addresses.iter().filter(|(i, _)| *i == l.index).find_map(|(_, a)| number(a))
+            && let Some(n) = addresses
+                .iter()
+                .filter(|(i, _)| *i == l.index)
+                .find_map(|(_, a)| number(a))
         {
             return Ok((l.index, n));
         }
@@ -325,10 +391,20 @@ impl Inner {
         let free = (0..UPLINKS)
             .find(|n| !taken.contains(n))
             .ok_or_else(|| io::Error::other("all addresses of uplinks are in use"))?;
-        let near = VethEnd { name, ..VethEnd::default() };
-        let far = VethEnd { name: UPLINK, mac: Some(ROUTER_MAC), ..VethEnd::default() };
+        let near = VethEnd {
+            name,
+            ..VethEnd::default()
+        };
+        let far = VethEnd {
+            name: UPLINK,
+            mac: Some(ROUTER_MAC),
+            ..VethEnd::default()
+        };
         let ns = File::open(router)?;
-        self.route.apply(vec![route::del_link(name), route::new_veth(&near, &far, ns.as_fd(), 0)])?;
+        self.route.apply(vec![
+            route::del_link(name),
+            route::new_veth(&near, &far, ns.as_fd(), 0),
+        ])?;
         let link = route::link(&self.route, name)?.ok_or(io::ErrorKind::NotFound)?;
         Ok((link.index, free))
     }
@@ -340,19 +416,26 @@ impl Inner {
         self.dns.forget_network(id);
         let context = || format!("cannot remove network {id}");
         let path = match known.as_deref() {
-            Some(Network { kind: Kind::Router(r), .. }) => r.path.clone(),
+            Some(Network {
+                kind: Kind::Router(r),
+                ..
+            }) => r.path.clone(),
             _ => self.netns.join(format!("{ROUTER}{id}")),
         };
         if path.exists() {
             let uplink = host_uplink(id);
-            self.route.apply(vec![route::del_link(&uplink)]).map_err(failed(context()))?;
+            self.route
+                .apply(vec![route::del_link(&uplink)])
+                .map_err(failed(context()))?;
             register(self, &uplink, None, false).map_err(failed(context()))?;
             ns::remove(&path).map_err(failed(context()))?;
         }
         let alias = format!("{ALIAS}{id}");
         let links = route::links(&self.route).map_err(failed(context()))?;
         for l in links.iter().filter(|l| l.alias == alias) {
-            self.route.apply(vec![route::del_link(&l.name)]).map_err(failed(context()))?;
+            self.route
+                .apply(vec![route::del_link(&l.name)])
+                .map_err(failed(context()))?;
             register(self, &l.name, None, false).map_err(failed(context()))?;
         }
         // A bridge of the user's stays, without our rules.
@@ -365,7 +448,12 @@ impl Inner {
     pub(crate) fn list_networks(&self) -> Result<Vec<String>> {
         let mut ids = ns::list(&self.netns, ROUTER)?;
         let links = route::links(&self.route).map_err(failed("cannot list interfaces"))?;
-        ids.extend(links.iter().filter_map(|l| l.alias.strip_prefix(ALIAS)).map(str::to_owned));
+        ids.extend(
+            links
+                .iter()
+                .filter_map(|l| l.alias.strip_prefix(ALIAS))
+                .map(str::to_owned),
+        );
         Ok(ids)
     }
 
@@ -389,7 +477,13 @@ impl Inner {
                 nets.push(net);
             }
         }
-        nets.extend(self.dns.host_servers().into_iter().filter(|a| !a.is_loopback()).map(IpNet::from));
+        nets.extend(
+            self.dns
+                .host_servers()
+                .into_iter()
+                .filter(|a| !a.is_loopback())
+                .map(IpNet::from),
+        );
         nets.sort();
         nets.dedup();
         Ok(nets)
@@ -401,8 +495,12 @@ impl Inner {
         let addresses = route::addresses(&self.route).map_err(failed(context))?;
         let name = |i| {
             let l = links.iter().find(|l| l.index == i)?;
-            (!l.alias.starts_with(ALIAS) && !l.name.starts_with("tu-") && l.name != "lo").then(|| l.name.clone())
+            (!l.alias.starts_with(ALIAS) && !l.name.starts_with("tu-") && l.name != "lo")
+                .then(|| l.name.clone())
         };
-        Ok(addresses.into_iter().filter_map(|(i, a)| Some((name(i)?, a))).collect())
+        Ok(addresses
+            .into_iter()
+            .filter_map(|(i, a)| Some((name(i)?, a)))
+            .collect())
     }
 }

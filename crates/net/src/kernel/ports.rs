@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt,
+    socket, sockopt,
 };
 use tripod_agent::ports::PortRequest;
 use tripod_model::network::{Endpoint, PortProtocol, PublishedPort};
@@ -16,8 +16,9 @@ use tripod_model::{Error, Result};
 
 use super::networks::Kind;
 use super::{Inner, failed, lock, plain};
+use crate::netlink::nft::Data;
 use crate::ns;
-use crate::render::host::{PUBLISHED, PUBLISHED_AT};
+use crate::render::host::{PUBLISHED, PUBLISHED_AT, PUBLISHED_SELF};
 use crate::render::{address_port_key, port_key, target};
 
 /// Ports given out when none is asked for, as Docker does.
@@ -40,6 +41,8 @@ struct Holding {
     port: PublishedPort,
     endpoint: String,
     network: String,
+    /// The endpoint's address.
+    to: IpAddr,
     /// Port at the router on the way, if the network has one.
     router_port: Option<u16>,
     _hold: Hold,
@@ -62,7 +65,10 @@ enum Taken {
 
 /// Docker's words for a port that another of its containers has.
 fn allocated(ip: IpAddr, port: u16) -> Error {
-    Error::conflict(format_args!("Bind for {} failed: port is already allocated", SocketAddr::new(ip, port)))
+    Error::conflict(format_args!(
+        "Bind for {} failed: port is already allocated",
+        SocketAddr::new(ip, port)
+    ))
 }
 
 impl Held {
@@ -85,11 +91,12 @@ impl Held {
     }
 
     /// Holds a port for a frontend, on all addresses.
-    pub(crate) fn hold_for_frontend(
-        &mut self,
-        p: &PublishedPort,
-    ) -> std::result::Result<Hold, String> {
-        let ip = if p.host_ip.is_unspecified() { Ipv4Addr::UNSPECIFIED.into() } else { p.host_ip };
+    pub(crate) fn hold_for_frontend(&mut self, p: &PublishedPort) -> std::result::Result<Hold, String> {
+        let ip = if p.host_ip.is_unspecified() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            p.host_ip
+        };
         self.hold(ip, p.protocol, p.host_port).map_err(|e| match e {
             Taken::Ours => allocated(ip, p.host_port).message,
             Taken::Other(e) => format!(
@@ -111,9 +118,28 @@ impl Held {
         }
     }
 
+    /// Addresses of these to which no port leads any more.
+    fn unused(&self, gone: &[Holding]) -> Vec<IpAddr> {
+        let used = |a: &IpAddr| self.sandboxes.values().flatten().any(|h| h.to == *a);
+        let mut all: Vec<IpAddr> = gone.iter().map(|h| h.to).filter(|a| !used(a)).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// Holds what is asked for: a port, the first free one of a range, or any.
-    fn choose(&mut self, r: &PortRequest, towards: SocketAddr, preferred: Option<u16>) -> Result<(u16, Hold)> {
-        let PublishedPort { host_ip: ip, protocol, host_port, .. } = r.port;
+    fn choose(
+        &mut self,
+        r: &PortRequest,
+        towards: SocketAddr,
+        preferred: Option<u16>,
+    ) -> Result<(u16, Hold)> {
+        let PublishedPort {
+            host_ip: ip,
+            protocol,
+            host_port,
+            ..
+        } = r.port;
         let wrong = |e: Taken, port| match e {
             Taken::Ours => allocated(ip, port),
             Taken::Other(e) => Error::conflict(format_args!(
@@ -123,7 +149,10 @@ impl Held {
             )),
         };
         if host_port != 0 && r.host_port_end <= host_port {
-            return self.hold(ip, protocol, host_port).map(|h| (host_port, h)).map_err(|e| wrong(e, host_port));
+            return self
+                .hold(ip, protocol, host_port)
+                .map(|h| (host_port, h))
+                .map_err(|e| wrong(e, host_port));
         }
         if host_port != 0 {
             for port in host_port..=r.host_port_end {
@@ -143,7 +172,11 @@ impl Held {
         }
         for _ in FREE {
             let port = self.next_free.max(*FREE.start());
-            self.next_free = if port >= *FREE.end() { *FREE.start() } else { port + 1 };
+            self.next_free = if port >= *FREE.end() {
+                *FREE.start()
+            } else {
+                port + 1
+            };
             match self.hold(ip, protocol, port) {
                 Ok(h) => return Ok((port, h)),
                 Err(Taken::Other(e)) if e.raw_os_error() != Some(Errno::EADDRINUSE as i32) => {
@@ -160,7 +193,11 @@ impl Held {
 /// socket: connections are led elsewhere before. IPv6, which is not led anywhere, is bound without listening, so
 /// that clients are refused at once and turn to IPv4.
 fn bind_port(ip: IpAddr, protocol: PortProtocol, port: u16) -> io::Result<Option<OwnedFd>> {
-    let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if ip.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let (kind, number) = match protocol {
         PortProtocol::Tcp => (SockType::Stream, SockProtocol::Tcp),
         PortProtocol::Udp => (SockType::Datagram, SockProtocol::Udp),
@@ -168,7 +205,9 @@ fn bind_port(ip: IpAddr, protocol: PortProtocol, port: u16) -> io::Result<Option
     };
     let fd = match socket(family, kind, SockFlag::SOCK_CLOEXEC, number) {
         // Without the protocol in the kernel nobody can take the port either.
-        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if protocol == PortProtocol::Sctp => return Ok(None),
+        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if protocol == PortProtocol::Sctp => {
+            return Ok(None);
+        }
         Err(Errno::EAFNOSUPPORT) if ip.is_ipv6() => return Ok(None),
         other => other?,
     };
@@ -180,6 +219,11 @@ fn bind_port(ip: IpAddr, protocol: PortProtocol, port: u16) -> io::Result<Option
         listen(&fd, Backlog::new(1)?)?;
     }
     Ok(Some(fd))
+}
+
+/// An address paired with itself.
+fn pair(a: Ipv4Addr) -> Vec<u8> {
+    [a.octets(), a.octets()].concat()
 }
 
 impl Inner {
@@ -197,34 +241,45 @@ impl Inner {
         let result = ns::within(&self.host_ns, || {
             Ok(requests.iter().try_for_each(|r| {
                 let towards = SocketAddr::new(to, r.port.target_port);
-                let same = chosen.iter().find(|h| {
-                    h.port.target_port == r.port.target_port && h.port.protocol == r.port.protocol
-                });
+                let same = chosen
+                    .iter()
+                    .find(|h| h.port.target_port == r.port.target_port && h.port.protocol == r.port.protocol);
                 let preferred = same.map(|h| h.port.host_port);
                 let (port, hold) = held.choose(r, towards, preferred)?;
                 chosen.push(Holding {
-                    port: PublishedPort { host_port: port, ..r.port },
+                    port: PublishedPort {
+                        host_port: port,
+                        ..r.port
+                    },
                     endpoint: endpoint.id.clone(),
                     network: endpoint.network_id.clone(),
+                    to,
                     router_port: None,
                     _hold: hold,
                 });
                 Ok(())
             }))
         });
-        let done = result.map_err(failed("cannot enter the host's namespace")).and_then(|r| r).and_then(|()| {
-            self.lead(&network.kind, to, &mut chosen).map_err(failed("cannot lead published ports"))
-        });
+        let done = result
+            .map_err(failed("cannot enter the host's namespace"))
+            .and_then(|r| r)
+            .and_then(|()| {
+                self.lead(&network.kind, to, &mut chosen)
+                    .map_err(failed("cannot lead published ports"))
+            });
         let ports = chosen.iter().map(|h| h.port).collect();
         if let Err(e) = done {
             for h in &chosen {
                 held.release(h.port.host_ip, h.port.protocol, h.port.host_port);
             }
-            drop(held);
-            self.unlead(chosen)?;
+            let last = held.unused(&chosen);
+            self.unlead(chosen, &last)?;
             return Err(e);
         }
-        held.sandboxes.entry(sandbox.to_owned()).or_default().extend(chosen);
+        held.sandboxes
+            .entry(sandbox.to_owned())
+            .or_default()
+            .extend(chosen);
         Ok(ports)
     }
 
@@ -249,7 +304,11 @@ impl Inner {
                         })
                         .ok_or_else(|| io::Error::other("no free port at the router"))?;
                     h.router_port = Some(free);
-                    inside.push((PUBLISHED, port_key(protocol, free), target(to, h.port.target_port)));
+                    inside.push((
+                        PUBLISHED,
+                        port_key(protocol, free),
+                        target(to, h.port.target_port),
+                    ));
                     target(router, free)
                 }
             };
@@ -262,19 +321,32 @@ impl Inner {
         if let Kind::Router(r) = kind {
             r.table.publish(inside)?;
         }
-        self.table.publish(host)
+        self.table.publish(host)?;
+        if !matches!(kind, Kind::Bridge { .. }) {
+            return Ok(());
+        }
+        self.table
+            .change(|model, ops| model.put(ops, PUBLISHED_SELF, pair(to), Data::None))
     }
 
-    fn unlead(&self, gone: Vec<Holding>) -> Result<()> {
+    /// Tells the kernel that ports lead nowhere any more. `last` are addresses to which nothing is published now.
+    fn unlead(&self, gone: Vec<Holding>, last: &[IpAddr]) -> Result<()> {
         let context = "cannot withdraw published ports";
         self.table
             .change(|model, ops| {
                 for h in &gone {
                     let (protocol, port) = (h.port.protocol, h.port.host_port);
                     match h.port.host_ip {
-                        IpAddr::V4(a) if a.is_unspecified() => model.take(ops, PUBLISHED, &port_key(protocol, port)),
+                        IpAddr::V4(a) if a.is_unspecified() => {
+                            model.take(ops, PUBLISHED, &port_key(protocol, port))
+                        }
                         IpAddr::V4(a) => model.take(ops, PUBLISHED_AT, &address_port_key(a, protocol, port)),
                         IpAddr::V6(_) => {}
+                    }
+                }
+                for a in last {
+                    if let IpAddr::V4(a) = a {
+                        model.take(ops, PUBLISHED_SELF, &pair(*a));
                     }
                 }
             })
@@ -285,7 +357,9 @@ impl Inner {
                 && let Kind::Router(r) = &network.kind
             {
                 let key = port_key(h.port.protocol, port);
-                r.table.change(|model, ops| model.take(ops, PUBLISHED, &key)).map_err(failed(context))?;
+                r.table
+                    .change(|model, ops| model.take(ops, PUBLISHED, &key))
+                    .map_err(failed(context))?;
             }
         }
         Ok(())
@@ -301,7 +375,9 @@ impl Inner {
 
     fn withdraw(&self, sandbox: &str, which: impl Fn(&Holding) -> bool) -> Result<()> {
         let mut held = lock(&self.held);
-        let Some(all) = held.sandboxes.remove(sandbox) else { return Ok(()) };
+        let Some(all) = held.sandboxes.remove(sandbox) else {
+            return Ok(());
+        };
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(which);
         if !kept.is_empty() {
             held.sandboxes.insert(sandbox.to_owned(), kept);
@@ -310,21 +386,34 @@ impl Inner {
             held.release(h.port.host_ip, h.port.protocol, h.port.host_port);
         }
         // Under the lock, so that nobody is given the port before its old lead is gone.
-        self.unlead(gone)
+        let last = held.unused(&gone);
+        self.unlead(gone, &last)
     }
 
     /// After a restart: the ports are held again. Which endpoint they lead to is found by the network that can
     /// be reached from the host, as it was when they were published.
-    pub(crate) fn publish_again(&self, sandbox: &str, endpoints: &[Endpoint], ports: &[PublishedPort]) -> Result<()> {
+    pub(crate) fn publish_again(
+        &self,
+        sandbox: &str,
+        endpoints: &[Endpoint],
+        ports: &[PublishedPort],
+    ) -> Result<()> {
         if ports.is_empty() {
             return Ok(());
         }
         self.unpublish(sandbox)?;
         let reachable = |e: &&Endpoint| self.network(&e.network_id).is_ok_and(|n| n.leads_out());
         let by_default = endpoints.iter().filter(reachable).find(|e| e.default_route);
-        let Some(endpoint) = by_default.or_else(|| endpoints.iter().find(reachable)) else { return Ok(()) };
-        let requests: Vec<PortRequest> =
-            ports.iter().map(|p| PortRequest { port: *p, host_port_end: 0 }).collect();
+        let Some(endpoint) = by_default.or_else(|| endpoints.iter().find(reachable)) else {
+            return Ok(());
+        };
+        let requests: Vec<PortRequest> = ports
+            .iter()
+            .map(|p| PortRequest {
+                port: *p,
+                host_port_end: 0,
+            })
+            .collect();
         self.publish(sandbox, endpoint, &requests).map(drop)
     }
 }

@@ -39,10 +39,18 @@ impl Inner {
 
     /// A sandbox by name.
     pub(crate) fn sandbox(&self, name: &str) -> Result<Arc<Sandbox>> {
-        lock(&self.sandboxes).get(name).cloned().ok_or_else(|| Error::not_found(format_args!("sandbox {name} not found")))
+        lock(&self.sandboxes)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format_args!("sandbox {name} not found")))
     }
 
-    pub(crate) fn create_sandbox(&self, name: &str, dns: &SandboxDns, endpoints: &[Endpoint]) -> Result<PathBuf> {
+    pub(crate) fn create_sandbox(
+        &self,
+        name: &str,
+        dns: &SandboxDns,
+        endpoints: &[Endpoint],
+    ) -> Result<PathBuf> {
         let path = self.sandbox_path(name)?;
         let known = lock(&self.sandboxes).get(name).cloned();
         if known.is_some() {
@@ -52,7 +60,10 @@ impl Inner {
             return Ok(path);
         }
         let context = || format!("cannot make the network sandbox {name}");
-        let networks: Vec<Arc<Network>> = endpoints.iter().map(|e| self.network(&e.network_id)).collect::<Result<_>>()?;
+        let networks: Vec<Arc<Network>> = endpoints
+            .iter()
+            .map(|e| self.network(&e.network_id))
+            .collect::<Result<_>>()?;
         // What an interrupted attempt left.
         if path.exists() {
             ns::remove(&path).map_err(failed(context()))?;
@@ -69,10 +80,19 @@ impl Inner {
                     source_routing(&inside, n, e)?;
                 }
             }
-            if dns.embedded { dns::Sockets::open().map(Some) } else { Ok(None) }
+            if dns.embedded {
+                dns::Sockets::open().map(Some)
+            } else {
+                Ok(None)
+            }
         });
-        let sockets = sockets.inspect_err(|_| self.unplug(endpoints)).map_err(failed(context()))?;
-        let sandbox = Sandbox { path: path.clone(), endpoints: Mutex::new(endpoints.to_vec()) };
+        let sockets = sockets
+            .inspect_err(|_| self.unplug(endpoints))
+            .map_err(failed(context()))?;
+        let sandbox = Sandbox {
+            path: path.clone(),
+            endpoints: Mutex::new(endpoints.to_vec()),
+        };
         lock(&self.sandboxes).insert(name.to_owned(), Arc::new(sandbox));
         if let Some(s) = sockets {
             self.dns.serve(name, s, &dns.upstream);
@@ -84,21 +104,38 @@ impl Inner {
     /// Makes the pair of an endpoint and sets up both ends.
     fn plug(&self, inside: &Socket, ns: &File, network: &Network, e: &Endpoint) -> io::Result<()> {
         let mac = endpoint_mac(e);
-        let far = VethEnd { name: &e.interface, mac, ..VethEnd::default() };
+        let far = VethEnd {
+            name: &e.interface,
+            mac,
+            ..VethEnd::default()
+        };
         match &network.kind {
             Kind::Nothing => return Ok(()),
             Kind::Bridge { index } => {
                 let name = bridge_port(&e.id);
-                let near = VethEnd { name: &name, master: Some(*index), up: true, ..VethEnd::default() };
+                let near = VethEnd {
+                    name: &name,
+                    master: Some(*index),
+                    up: true,
+                    ..VethEnd::default()
+                };
                 new_pair(&self.route, &near, &far, ns, network.mtu())?;
-                if !network.option("enable_icc") {
-                    let port = route::link(&self.route, &name)?.ok_or(io::ErrorKind::NotFound)?;
-                    self.route.apply(vec![route::isolate_port(port.index)])?;
+                // Where bridged frames pass the IP tables, a sandbox that is led to itself comes back by its port.
+                let hairpin = self.bridges_filter();
+                let isolated = !network.option("enable_icc");
+                if hairpin || isolated {
+                    self.route
+                        .apply(vec![route::bridge_port(&name, isolated, hairpin)])?;
                 }
             }
             Kind::Router(r) => {
                 let name = router_port(&e.id);
-                let near = VethEnd { name: &name, mac: Some(ROUTER_MAC), up: true, ..VethEnd::default() };
+                let near = VethEnd {
+                    name: &name,
+                    mac: Some(ROUTER_MAC),
+                    up: true,
+                    ..VethEnd::default()
+                };
                 new_pair(&r.route, &near, &far, ns, network.mtu())?;
                 let port = route::link(&r.route, &name)?.ok_or(io::ErrorKind::NotFound)?;
                 r.route.apply(links::router_endpoint(e, port.index))?;
@@ -108,10 +145,20 @@ impl Inner {
         Ok(inside.apply(links::sandbox(e, &network.attachment(e.ipv4), link.index))?)
     }
 
+    /// Whether bridged frames of the host's namespace pass the IP tables (`br_netfilter`).
+    fn bridges_filter(&self) -> bool {
+        let read = ns::within(&self.host_ns, || {
+            ns::read_sysctl("bridge/bridge-nf-call-iptables")
+        });
+        read.is_ok_and(|v| v.trim() != "0")
+    }
+
     /// Removes the near ends of pairs, as far as they exist.
     fn unplug(&self, endpoints: &[Endpoint]) {
         for e in endpoints {
-            let Ok(network) = self.network(&e.network_id) else { continue };
+            let Ok(network) = self.network(&e.network_id) else {
+                continue;
+            };
             let result = match &network.kind {
                 Kind::Nothing => Ok(()),
                 Kind::Bridge { .. } => self.route.apply(vec![route::del_link(&bridge_port(&e.id))]),
@@ -162,7 +209,9 @@ impl Inner {
         let sandbox = self.sandbox(name)?;
         self.unpublish_endpoint(name, &endpoint.id)?;
         let mut endpoints = lock(&sandbox.endpoints);
-        let Some(at) = endpoints.iter().position(|e| e.id == endpoint.id) else { return Ok(()) };
+        let Some(at) = endpoints.iter().position(|e| e.id == endpoint.id) else {
+            return Ok(());
+        };
         let gone = endpoints.remove(at);
         let now = endpoints.clone();
         drop(endpoints);
@@ -200,7 +249,9 @@ impl Inner {
     /// taken the old namespace apart, which would go on answering for them.
     fn silence(&self, endpoints: &[Endpoint]) {
         for e in endpoints {
-            let Ok(network) = self.network(&e.network_id) else { continue };
+            let Ok(network) = self.network(&e.network_id) else {
+                continue;
+            };
             let (socket, name) = match &network.kind {
                 Kind::Nothing => continue,
                 Kind::Bridge { .. } => (&self.route, bridge_port(&e.id)),
@@ -229,9 +280,14 @@ impl Inner {
     ) -> Result<PathBuf> {
         let path = self.sandbox_path(name)?;
         if !ns::is_kept(&path) {
-            return Err(Error::not_found(format_args!("sandbox {name} does not exist any more")));
+            return Err(Error::not_found(format_args!(
+                "sandbox {name} does not exist any more"
+            )));
         }
-        let sandbox = Sandbox { path: path.clone(), endpoints: Mutex::new(endpoints.to_vec()) };
+        let sandbox = Sandbox {
+            path: path.clone(),
+            endpoints: Mutex::new(endpoints.to_vec()),
+        };
         lock(&self.sandboxes).insert(name.to_owned(), Arc::new(sandbox));
         if dns.embedded && !self.dns.resume(name, &dns.upstream) {
             let ns = File::open(&path)?;
@@ -246,7 +302,9 @@ impl Inner {
     /// What DNS must know of a sandbox: its networks, names and whether it may ask the outside.
     fn tell_dns(&self, name: &str, endpoints: &[Endpoint]) {
         let outside = endpoints.is_empty()
-            || endpoints.iter().any(|e| self.network(&e.network_id).is_ok_and(|n| n.leads_out()));
+            || endpoints
+                .iter()
+                .any(|e| self.network(&e.network_id).is_ok_and(|n| n.leads_out()));
         self.dns.connected(name, endpoints, outside);
     }
 
@@ -258,7 +316,16 @@ impl Inner {
             .into_iter()
             .filter(|l| l.kind == "veth")
             .map(|l| {
-                let [rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped] = l.stats;
+                let [
+                    rx_packets,
+                    tx_packets,
+                    rx_bytes,
+                    tx_bytes,
+                    rx_errors,
+                    tx_errors,
+                    rx_dropped,
+                    tx_dropped,
+                ] = l.stats;
                 InterfaceStats {
                     name: l.name,
                     rx: (rx_bytes, rx_packets, rx_errors, rx_dropped),
@@ -283,8 +350,10 @@ fn prepare(ipv6: bool) -> io::Result<()> {
 /// Makes a pair; one of the same name that the kernel has not taken apart yet is removed first.
 fn new_pair(socket: &Socket, near: &VethEnd<'_>, far: &VethEnd<'_>, ns: &File, mtu: u32) -> io::Result<()> {
     match socket.apply(vec![route::new_veth(near, far, ns.as_fd(), mtu)]) {
-        Err(e) if e.error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(socket
-            .apply(vec![route::del_link(near.name), route::new_veth(near, far, ns.as_fd(), mtu)])?),
+        Err(e) if e.error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(socket.apply(vec![
+            route::del_link(near.name),
+            route::new_veth(near, far, ns.as_fd(), mtu),
+        ])?),
         other => Ok(other?),
     }
 }
@@ -295,5 +364,10 @@ fn source_routing(inside: &Socket, network: &Network, e: &Endpoint) -> io::Resul
     }
     let link = route::link(inside, &e.interface)?.ok_or(io::ErrorKind::NotFound)?;
     let gateway = network.gateway().filter(|_| network.leads_out()).map(Into::into);
-    Ok(inside.apply(links::source_routing(e, &network.attachment(e.ipv4), gateway, link.index))?)
+    Ok(inside.apply(links::source_routing(
+        e,
+        &network.attachment(e.ipv4),
+        gateway,
+        link.index,
+    ))?)
 }

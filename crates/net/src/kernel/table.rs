@@ -43,7 +43,11 @@ impl Table {
         } else {
             state.resync = true;
         }
-        Ok(Self { socket, skeleton, state: Mutex::new(state) })
+        Ok(Self {
+            socket,
+            skeleton,
+            state: Mutex::new(state),
+        })
     }
 
     /// The netfilter socket of the namespace, for connection tracking.
@@ -107,7 +111,11 @@ impl Table {
 
     /// Whether the model has an element.
     pub(crate) fn has(&self, set: &str, key: &[u8]) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).model.has(set, key)
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .model
+            .has(set, key)
     }
 
     fn replace(&self, state: &mut State) -> io::Result<()> {

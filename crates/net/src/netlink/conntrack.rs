@@ -28,8 +28,14 @@ pub(crate) struct Entry {
 }
 
 fn tuple(d: &[u8]) -> (Option<Ipv4Addr>, u8) {
-    let src = attr(d, 1).and_then(|ip| attr(ip, 1)).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(Ipv4Addr::from);
-    let proto = attr(d, 2).and_then(|p| attr(p, 1)).and_then(|b| b.first().copied()).unwrap_or(0);
+    let src = attr(d, 1)
+        .and_then(|ip| attr(ip, 1))
+        .and_then(|b| <[u8; 4]>::try_from(b).ok())
+        .map(Ipv4Addr::from);
+    let proto = attr(d, 2)
+        .and_then(|p| attr(p, 1))
+        .and_then(|b| b.first().copied())
+        .unwrap_or(0);
     (src, proto)
 }
 
@@ -37,7 +43,10 @@ fn parse(b: &[u8]) -> Option<Entry> {
     let body = b.get(4..)?;
     let orig = attr(body, TUPLE_ORIG)?;
     let (answers, protocol) = tuple(attr(body, TUPLE_REPLY)?);
-    let state = attr(body, 4).and_then(|p| attr(p, 1)).and_then(|t| attr(t, 1)).and_then(|s| s.first().copied());
+    let state = attr(body, 4)
+        .and_then(|p| attr(p, 1))
+        .and_then(|t| attr(t, 1))
+        .and_then(|s| s.first().copied());
     Some(Entry {
         protocol,
         established: protocol == TCP && state == Some(TCP_ESTABLISHED),

@@ -14,8 +14,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 
 /// `NLM_F_REQUEST`
@@ -54,7 +54,10 @@ impl Msg {
         buf.extend_from_slice(&kind.to_ne_bytes());
         buf.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
         buf.extend_from_slice(&[0; 8]);
-        Self { buf, tolerated: [0; 2] }
+        Self {
+            buf,
+            tolerated: [0; 2],
+        }
     }
 
     /// The fixed header of the protocol, right after the netlink header.
@@ -163,9 +166,17 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub(crate) fn open(protocol: SockProtocol) -> io::Result<Self> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self { fd, seq: Mutex::new(1) })
+        Ok(Self {
+            fd,
+            seq: Mutex::new(1),
+        })
     }
 
     /// Sends all messages at once and waits for the acknowledgement of each. The first one refused (and not
@@ -194,7 +205,10 @@ impl Socket {
                     left -= 1;
                     let errno = errno_of(body);
                     if errno != 0 && !msgs[index].tolerated.contains(&errno) && refused.is_none() {
-                        refused = Some(Refused { index, error: io::Error::from_raw_os_error(errno) });
+                        refused = Some(Refused {
+                            index,
+                            error: io::Error::from_raw_os_error(errno),
+                        });
                     }
                 }
                 left == 0
@@ -228,7 +242,10 @@ impl Socket {
                 if kind == NLMSG_ERROR && index < msgs.len() {
                     let errno = errno_of(body);
                     if errno != 0 && refused.is_none() {
-                        refused = Some(Refused { index, error: io::Error::from_raw_os_error(errno) });
+                        refused = Some(Refused {
+                            index,
+                            error: io::Error::from_raw_os_error(errno),
+                        });
                     }
                     done = index == ack;
                 }
@@ -334,12 +351,16 @@ fn errno_of(body: &[u8]) -> i32 {
 
 /// A number of the machine's byte order at an offset, 0 when the bytes are too few.
 pub(crate) fn u32_at(b: &[u8], at: usize) -> u32 {
-    b.get(at..at + 4).and_then(|s| s.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    b.get(at..at + 4)
+        .and_then(|s| s.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
 }
 
 /// A number of the machine's byte order at an offset, 0 when the bytes are too few.
 pub(crate) fn u16_at(b: &[u8], at: usize) -> u16 {
-    b.get(at..at + 2).and_then(|s| s.try_into().ok()).map_or(0, u16::from_ne_bytes)
+    b.get(at..at + 2)
+        .and_then(|s| s.try_into().ok())
+        .map_or(0, u16::from_ne_bytes)
 }
 
 /// Walks through attributes: type (without flags) and data.

@@ -33,7 +33,9 @@ const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
-const IFLA_PROTINFO: u16 = 12;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 /// Address without the route of its prefix.
 pub(crate) const NO_PREFIX_ROUTE: u32 = 0x200;
@@ -112,10 +114,21 @@ fn veth_attrs(m: &mut Msg, end: &VethEnd<'_>, mtu: u32) {
     m.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
 }
 
-/// A bridge. Its alias says to whom it belongs.
-pub(crate) fn new_bridge(name: &str, alias: &str, mac: [u8; 6], mtu: u32) -> Msg {
+/// Gives a link an alias.
+pub(crate) fn set_alias(name: &str, alias: &str) -> Msg {
+    let mut m = Msg::new(RTM_NEWLINK, 0);
+    m.raw(&ifinfo(0, false))
+        .str(IFLA_IFNAME, name)
+        .str(IFLA_IFALIAS, alias);
+    m
+}
+
+/// A bridge.
+pub(crate) fn new_bridge(name: &str, mac: [u8; 6], mtu: u32) -> Msg {
     let mut m = Msg::new(RTM_NEWLINK, CREATE | EXCL);
-    m.raw(&ifinfo(0, true)).str(IFLA_IFNAME, name).str(IFLA_IFALIAS, alias).attr(IFLA_ADDRESS, &mac);
+    m.raw(&ifinfo(0, true))
+        .str(IFLA_IFNAME, name)
+        .attr(IFLA_ADDRESS, &mac);
     if mtu > 0 {
         m.u32(IFLA_MTU, mtu);
     }
@@ -141,14 +154,19 @@ pub(crate) fn link_down(index: u32) -> Msg {
     m
 }
 
-/// Keeps a bridge port from reaching other isolated ports of its bridge.
-pub(crate) fn isolate_port(index: u32) -> Msg {
-    let mut b = ifinfo(index, false);
-    b[0] = 7; // AF_BRIDGE
+/// Settings of a bridge port, by the name of its link: `isolated` keeps it from other isolated ports of the
+/// bridge, `hairpin` lets a frame leave by the port on which it came.
+pub(crate) fn bridge_port(name: &str, isolated: bool, hairpin: bool) -> Msg {
     let mut m = Msg::new(RTM_NEWLINK, 0);
-    m.raw(&b).nest(IFLA_PROTINFO, |m| {
-        m.u8(IFLA_BRPORT_ISOLATED, 1);
-    });
+    m.raw(&ifinfo(0, false))
+        .str(IFLA_IFNAME, name)
+        .nest(IFLA_LINKINFO, |m| {
+            m.str(IFLA_INFO_SLAVE_KIND, "bridge")
+                .nest(IFLA_INFO_SLAVE_DATA, |m| {
+                    m.u8(IFLA_BRPORT_MODE, u8::from(hairpin))
+                        .u8(IFLA_BRPORT_ISOLATED, u8::from(isolated));
+                });
+        });
     m
 }
 
@@ -163,7 +181,9 @@ fn address(index: u32, net: IpNet, addr_flags: u32) -> Msg {
     let mut m = Msg::new(RTM_NEWADDR, CREATE | EXCL);
     let mut b = [family(net.addr()), net.prefix_len(), 0, 0, 0, 0, 0, 0];
     b[4..8].copy_from_slice(&index.to_ne_bytes());
-    m.raw(&b).attr(2, &octets(net.addr())).attr(1, &octets(net.addr()));
+    m.raw(&b)
+        .attr(2, &octets(net.addr()))
+        .attr(1, &octets(net.addr()));
     if addr_flags != 0 {
         m.u32(8, addr_flags);
     }
@@ -201,21 +221,43 @@ pub(crate) struct Route {
 impl Route {
     /// To a network or address, directly on a link.
     pub(crate) fn link(to: IpNet, dev: u32) -> Self {
-        Self { to, via: None, dev: Some(dev), src: None, table: MAIN }
+        Self {
+            to,
+            via: None,
+            dev: Some(dev),
+            src: None,
+            table: MAIN,
+        }
     }
 
     /// To everything, by a next hop that is taken to be on the link.
     pub(crate) fn default_via(via: IpAddr, dev: u32) -> Self {
         let any = IpNet::new_assert(
-            if via.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() },
+            if via.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                std::net::Ipv6Addr::UNSPECIFIED.into()
+            },
             0,
         );
-        Self { to: any, via: Some(via), dev: Some(dev), src: None, table: MAIN }
+        Self {
+            to: any,
+            via: Some(via),
+            dev: Some(dev),
+            src: None,
+            table: MAIN,
+        }
     }
 
     /// Nowhere: senders are told at once.
     pub(crate) fn unreachable(to: IpNet) -> Self {
-        Self { to, via: None, dev: None, src: None, table: MAIN }
+        Self {
+            to,
+            via: None,
+            dev: None,
+            src: None,
+            table: MAIN,
+        }
     }
 
     /// Adds the route or puts it in place of another to the same destination.
@@ -227,7 +269,11 @@ impl Route {
         b[1] = self.to.prefix_len();
         b[4] = u8::try_from(self.table).unwrap_or(0);
         b[5] = 4; // RTPROT_STATIC
-        b[6] = if self.via.is_some() || self.dev.is_none() { 0 } else { 253 };
+        b[6] = if self.via.is_some() || self.dev.is_none() {
+            0
+        } else {
+            253
+        };
         b[7] = if self.dev.is_some() { 1 } else { 7 };
         if self.via.is_some() {
             b[8..12].copy_from_slice(&RTNH_F_ONLINK.to_ne_bytes());
@@ -252,7 +298,10 @@ impl Route {
 
 /// Packets from an address are routed by a table of their own.
 pub(crate) fn rule_from(from: IpAddr, table: u32, add: bool) -> Msg {
-    let mut m = Msg::new(if add { RTM_NEWRULE } else { RTM_DELRULE }, if add { CREATE | EXCL } else { 0 });
+    let mut m = Msg::new(
+        if add { RTM_NEWRULE } else { RTM_DELRULE },
+        if add { CREATE | EXCL } else { 0 },
+    );
     let len = if from.is_ipv4() { 32 } else { 128 };
     let mut b = [0u8; 12];
     b[0] = family(from);
@@ -295,7 +344,11 @@ pub(crate) struct Link {
 }
 
 fn parse_link(b: &[u8]) -> Link {
-    let mut l = Link { index: u32_at(b, 4), up: u32_at(b, 8) & IFF_UP != 0, ..Link::default() };
+    let mut l = Link {
+        index: u32_at(b, 4),
+        up: u32_at(b, 8) & IFF_UP != 0,
+        ..Link::default()
+    };
     for (k, d) in attrs(b.get(16..).unwrap_or_default()) {
         match k {
             IFLA_IFNAME => l.name = text(d),
@@ -378,7 +431,9 @@ pub(crate) fn routes(socket: &Socket) -> io::Result<Vec<(IpNet, u32)>> {
         if table == MAIN
             && unicast
             && b[1] > 0
-            && let Some(net) = attr(body, 1).and_then(ip_of).and_then(|ip| IpNet::new(ip, b[1]).ok())
+            && let Some(net) = attr(body, 1)
+                .and_then(ip_of)
+                .and_then(|ip| IpNet::new(ip, b[1]).ok())
         {
             all.push((net, dev));
         }

@@ -31,13 +31,41 @@ pub(crate) const SELF: &str = "self";
 /// The sets and maps.
 pub(crate) fn sets() -> Vec<Set> {
     vec![
-        Set { name: VIPS, key: &[IPV4], data: &[VERDICT] },
-        Set { name: SERVICES, key: &[IPV4, PROTO, SERVICE], data: &[VERDICT] },
-        Set { name: PORTS, key: &[PROTO, SERVICE], data: &[VERDICT] },
-        Set { name: NO_VIPS, key: &[IPV4], data: &[] },
-        Set { name: NO_SERVICES, key: &[IPV4, PROTO, SERVICE], data: &[] },
-        Set { name: NO_PORTS, key: &[PROTO, SERVICE], data: &[] },
-        Set { name: SELF, key: &[IPV4, IPV4], data: &[] },
+        Set {
+            name: VIPS,
+            key: &[IPV4],
+            data: &[VERDICT],
+        },
+        Set {
+            name: SERVICES,
+            key: &[IPV4, PROTO, SERVICE],
+            data: &[VERDICT],
+        },
+        Set {
+            name: PORTS,
+            key: &[PROTO, SERVICE],
+            data: &[VERDICT],
+        },
+        Set {
+            name: NO_VIPS,
+            key: &[IPV4],
+            data: &[],
+        },
+        Set {
+            name: NO_SERVICES,
+            key: &[IPV4, PROTO, SERVICE],
+            data: &[],
+        },
+        Set {
+            name: NO_PORTS,
+            key: &[PROTO, SERVICE],
+            data: &[],
+        },
+        Set {
+            name: SELF,
+            key: &[IPV4, IPV4],
+            data: &[],
+        },
     ]
 }
 
@@ -45,14 +73,24 @@ pub(crate) fn sets() -> Vec<Set> {
 pub(crate) fn lookups() -> Vec<Vec<Expr>> {
     vec![
         vec![Expr::Daddr(0), Expr::Vmap(VIPS, 0)],
-        vec![Expr::Daddr(0), Expr::L4Proto(1), Expr::Dport(2), Expr::Vmap(SERVICES, 0)],
+        vec![
+            Expr::Daddr(0),
+            Expr::L4Proto(1),
+            Expr::Dport(2),
+            Expr::Vmap(SERVICES, 0),
+        ],
     ]
 }
 
 /// Rules that refuse what nothing serves.
 pub(crate) fn refusals() -> Vec<Vec<Expr>> {
     let vip = [Expr::Daddr(0), Expr::InSet(NO_VIPS, 0, true)];
-    let service = [Expr::Daddr(0), Expr::L4Proto(1), Expr::Dport(2), Expr::InSet(NO_SERVICES, 0, true)];
+    let service = [
+        Expr::Daddr(0),
+        Expr::L4Proto(1),
+        Expr::Dport(2),
+        Expr::InSet(NO_SERVICES, 0, true),
+    ];
     let tcp = [Expr::L4Proto(4), Expr::Eq(4, vec![6])];
     let mut rules = Vec::new();
     for found in [&vip[..], &service[..]] {
@@ -68,11 +106,19 @@ pub(crate) fn eligible(backends: &[Backend]) -> Vec<Ipv4Addr> {
         backends
             .iter()
             .filter(|b| b.terminating == stopping)
-            .filter_map(|b| if let IpAddr::V4(a) = b.address { Some(a) } else { None })
+            .filter_map(|b| {
+                if let IpAddr::V4(a) = b.address {
+                    Some(a)
+                } else {
+                    None
+                }
+            })
             .collect()
     };
     let serving = v4(false);
-    (if serving.is_empty() { v4(true) } else { serving }).into_iter().collect()
+    (if serving.is_empty() { v4(true) } else { serving })
+        .into_iter()
+        .collect()
 }
 
 /// What the frontends of one namespace come to.
@@ -93,13 +139,27 @@ pub(crate) fn desired(frontends: &[&Frontend]) -> Desired {
         if let Some(IpAddr::V4(vip)) = f.vip {
             match &f.ports {
                 FrontendPorts::All => {
-                    d.lead((VIPS, NO_VIPS), vip.octets().to_vec(), format!("v-{vip}"), f, &backends, None);
+                    d.lead(
+                        (VIPS, NO_VIPS),
+                        vip.octets().to_vec(),
+                        format!("v-{vip}"),
+                        f,
+                        &backends,
+                        None,
+                    );
                 }
                 FrontendPorts::Some(ports) => {
                     for p in ports {
                         let key = address_port_key(vip, p.protocol, p.port);
                         let chain = format!("s-{vip}-{}-{}", p.protocol, p.port);
-                        d.lead((SERVICES, NO_SERVICES), key, chain, f, &backends, Some(p.target_port));
+                        d.lead(
+                            (SERVICES, NO_SERVICES),
+                            key,
+                            chain,
+                            f,
+                            &backends,
+                            Some(p.target_port),
+                        );
                     }
                 }
             }
@@ -144,16 +204,34 @@ impl Desired {
         self.put(map, key, Data::Goto(chain));
     }
 
-    /// Changes the model to this; the steps are the difference.
-    pub(crate) fn apply(self, model: &mut Model) -> Vec<Op> {
+    /// Changes the model from `before` to this; the steps are the difference. Backends that frontends outside of
+    /// both still have are named by `kept`.
+    pub(crate) fn replace(self, before: Self, kept: impl Fn() -> Self, model: &mut Model) -> Vec<Op> {
         let mut ops = Vec::new();
-        let gone: Vec<String> = model.chains().filter(|c| !self.chains.contains_key(*c)).cloned().collect();
+        let gone: Vec<String> = before
+            .chains
+            .into_keys()
+            .filter(|c| !self.chains.contains_key(c))
+            .collect();
         for (name, rule) in self.chains {
             model.chain(&mut ops, &name, vec![rule]);
         }
-        let none = BTreeMap::new();
-        for s in sets() {
-            model.set_all(&mut ops, s.name, self.sets.get(s.name).unwrap_or(&none));
+        let mut others = None;
+        for (set, elements) in before.sets {
+            for key in elements.into_keys() {
+                if self.sets.get(set).is_some_and(|s| s.contains_key(&key)) {
+                    continue;
+                }
+                let others = others.get_or_insert_with(&kept);
+                if !others.sets.get(set).is_some_and(|s| s.contains_key(&key)) {
+                    model.take(&mut ops, set, &key);
+                }
+            }
+        }
+        for (set, elements) in self.sets {
+            for (key, data) in elements {
+                model.put(&mut ops, set, key, data);
+            }
         }
         for c in gone {
             model.drop_chain(&mut ops, &c);
@@ -161,3 +239,7 @@ impl Desired {
         ops
     }
 }
+
+#[cfg(test)]
+#[path = "frontends_tests.rs"]
+mod tests;

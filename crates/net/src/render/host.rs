@@ -21,6 +21,9 @@ pub(crate) const INTERNAL: &str = "internal";
 /// Those whose packets leave under the host's address.
 pub(crate) const MASQUERADED: &str = "masqueraded";
 
+/// Endpoints with published ports, each paired with itself.
+pub(crate) const PUBLISHED_SELF: &str = "published_self";
+
 /// `ESTABLISHED` and `RELATED`.
 pub(crate) const ONGOING: HostOrder = HostOrder(2 | 4);
 /// The destination was translated.
@@ -35,12 +38,41 @@ pub(crate) type Chain = (&'static str, Option<(ChainType, Hook, i32)>, Vec<Vec<E
 pub(crate) fn skeleton() -> Vec<Op> {
     let mut sets = frontends::sets();
     sets.extend([
-        Set { name: PUBLISHED, key: &[PROTO, SERVICE], data: &[IPV4, SERVICE] },
-        Set { name: PUBLISHED_AT, key: &[IPV4, PROTO, SERVICE], data: &[IPV4, SERVICE] },
-        Set { name: MANAGED, key: &[IFNAME], data: &[] },
-        Set { name: SAME, key: &[IFNAME, IFNAME], data: &[] },
-        Set { name: INTERNAL, key: &[IFNAME], data: &[] },
-        Set { name: MASQUERADED, key: &[IFNAME], data: &[] },
+        Set {
+            name: PUBLISHED,
+            key: &[PROTO, SERVICE],
+            data: &[IPV4, SERVICE],
+        },
+        Set {
+            name: PUBLISHED_AT,
+            key: &[IPV4, PROTO, SERVICE],
+            data: &[IPV4, SERVICE],
+        },
+        Set {
+            name: PUBLISHED_SELF,
+            key: &[IPV4, IPV4],
+            data: &[],
+        },
+        Set {
+            name: MANAGED,
+            key: &[IFNAME],
+            data: &[],
+        },
+        Set {
+            name: SAME,
+            key: &[IFNAME, IFNAME],
+            data: &[],
+        },
+        Set {
+            name: INTERNAL,
+            key: &[IFNAME],
+            data: &[],
+        },
+        Set {
+            name: MASQUERADED,
+            key: &[IFNAME],
+            data: &[],
+        },
     ]);
     steps(sets, chains())
 }
@@ -50,7 +82,12 @@ pub(crate) fn steps(sets: Vec<Set>, chains: Vec<Chain>) -> Vec<Op> {
     let mut ops: Vec<Op> = sets.into_iter().map(Op::Set).collect();
     for (name, base, _) in &chains {
         ops.push(match base {
-            Some((kind, hook, priority)) => Op::BaseChain { name, kind: *kind, hook: *hook, priority: *priority },
+            Some((kind, hook, priority)) => Op::BaseChain {
+                name,
+                kind: *kind,
+                hook: *hook,
+                priority: *priority,
+            },
             None => Op::Chain((*name).to_owned()),
         });
     }
@@ -68,13 +105,33 @@ fn chains() -> Vec<Chain> {
     entry.push(to_local);
     vec![
         ("to_published", None, published(true)),
-        ("guard", Some((ChainType::Filter, Hook::Prerouting, -300)), vec![guard()]),
-        ("prerouting", Some((ChainType::Nat, Hook::Prerouting, -100)), entry.clone()),
+        (
+            "guard",
+            Some((ChainType::Filter, Hook::Prerouting, -300)),
+            vec![guard()],
+        ),
+        (
+            "prerouting",
+            Some((ChainType::Nat, Hook::Prerouting, -100)),
+            entry.clone(),
+        ),
         ("output", Some((ChainType::Nat, Hook::Output, -100)), entry),
-        ("refuse", Some((ChainType::Filter, Hook::Prerouting, -90)), frontends::refusals()),
-        ("refuse_own", Some((ChainType::Filter, Hook::Output, -90)), frontends::refusals()),
+        (
+            "refuse",
+            Some((ChainType::Filter, Hook::Prerouting, -90)),
+            frontends::refusals(),
+        ),
+        (
+            "refuse_own",
+            Some((ChainType::Filter, Hook::Output, -90)),
+            frontends::refusals(),
+        ),
         ("forward", Some((ChainType::Filter, Hook::Forward, -1)), forward()),
-        ("postrouting", Some((ChainType::Nat, Hook::Postrouting, 100)), postrouting()),
+        (
+            "postrouting",
+            Some((ChainType::Nat, Hook::Postrouting, 100)),
+            postrouting(),
+        ),
     ]
 }
 
@@ -90,8 +147,17 @@ pub(crate) fn published(at: bool) -> Vec<Vec<Expr>> {
             Expr::Dnat(0, Some(1)),
         ]);
     }
-    rules.push(vec![Expr::L4Proto(0), Expr::Dport(1), Expr::Map(PUBLISHED, 0, 0), Expr::Dnat(0, Some(1))]);
-    rules.push(vec![Expr::L4Proto(0), Expr::Dport(1), Expr::Vmap(frontends::PORTS, 0)]);
+    rules.push(vec![
+        Expr::L4Proto(0),
+        Expr::Dport(1),
+        Expr::Map(PUBLISHED, 0, 0),
+        Expr::Dnat(0, Some(1)),
+    ]);
+    rules.push(vec![
+        Expr::L4Proto(0),
+        Expr::Dport(1),
+        Expr::Vmap(frontends::PORTS, 0),
+    ]);
     rules
 }
 
@@ -115,19 +181,48 @@ fn with(mut head: Vec<Expr>, v: Verdict) -> Vec<Expr> {
 fn forward() -> Vec<Vec<Expr>> {
     let same = vec![Expr::IifName(0), Expr::OifName(4), Expr::InSet(SAME, 0, true)];
     vec![
-        with(Expr::any_bit(Expr::CtState(0), 0, ONGOING).to_vec(), Verdict::Accept),
+        with(
+            Expr::any_bit(Expr::CtState(0), 0, ONGOING).to_vec(),
+            Verdict::Accept,
+        ),
         with(same, Verdict::Accept),
-        with(vec![Expr::IifName(0), Expr::InSet(INTERNAL, 0, true)], Verdict::Drop),
-        with(vec![Expr::OifName(0), Expr::InSet(INTERNAL, 0, true)], Verdict::Drop),
-        with(Expr::any_bit(Expr::CtStatus(0), 0, IS_DNAT).to_vec(), Verdict::Accept),
+        with(
+            vec![Expr::IifName(0), Expr::InSet(INTERNAL, 0, true)],
+            Verdict::Drop,
+        ),
+        with(
+            vec![Expr::OifName(0), Expr::InSet(INTERNAL, 0, true)],
+            Verdict::Drop,
+        ),
+        with(
+            Expr::any_bit(Expr::CtStatus(0), 0, IS_DNAT).to_vec(),
+            Verdict::Accept,
+        ),
         // From another network or from outside, and not by a published port.
-        with(vec![Expr::OifName(0), Expr::InSet(MANAGED, 0, true)], Verdict::Drop),
+        with(
+            vec![Expr::OifName(0), Expr::InSet(MANAGED, 0, true)],
+            Verdict::Drop,
+        ),
+    ]
+}
+
+fn to_itself(set: &'static str) -> Vec<Expr> {
+    vec![
+        Expr::Saddr(0),
+        Expr::Daddr(1),
+        Expr::InSet(set, 0, true),
+        Expr::Masquerade,
     ]
 }
 
 fn postrouting() -> Vec<Vec<Expr>> {
     let mut hairpin = Expr::any_bit(Expr::CtStatus(0), 0, IS_DNAT).to_vec();
-    hairpin.extend([Expr::IifName(0), Expr::OifName(4), Expr::InSet(SAME, 0, true), Expr::Masquerade]);
+    hairpin.extend([
+        Expr::IifName(0),
+        Expr::OifName(4),
+        Expr::InSet(SAME, 0, true),
+        Expr::Masquerade,
+    ]);
     vec![
         // A process of the host that connected to 127.0.0.1.
         vec![
@@ -140,6 +235,9 @@ fn postrouting() -> Vec<Vec<Expr>> {
         ],
         // Back into the network it came from: the answer must take the same way.
         hairpin,
+        // The same where a bridge passes its frames through these tables, and names no input interface.
+        to_itself(PUBLISHED_SELF),
+        to_itself(frontends::SELF),
         vec![
             Expr::IifName(0),
             Expr::InSet(MASQUERADED, 0, true),

@@ -10,9 +10,7 @@ use tripod_model::network::Endpoint;
 
 use super::names::{ROUTER_MAC, mac_for};
 use crate::netlink::Msg;
-use crate::netlink::route::{
-    NO_PREFIX_ROUTE, Route, add_address, link_up, neighbour, parse_mac, rule_from,
-};
+use crate::netlink::route::{NO_PREFIX_ROUTE, Route, add_address, link_up, neighbour, parse_mac, rule_from};
 
 /// How the network that an endpoint is in looks from the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,16 +45,35 @@ pub(crate) fn sandbox(e: &Endpoint, how: &Attachment, index: u32) -> Vec<Msg> {
     let mut out = Vec::with_capacity(8);
     // Addresses first: bringing the interface up announces them.
     for net in [e.ipv4, e.ipv6].into_iter().flatten() {
-        let flags = if matches!(how, Attachment::Routed { .. }) { NO_PREFIX_ROUTE } else { 0 };
+        let flags = if matches!(how, Attachment::Routed { .. }) {
+            NO_PREFIX_ROUTE
+        } else {
+            0
+        };
         out.push(add_address(index, net, flags));
     }
     out.push(link_up(index));
     if let Attachment::Routed { gateway, subnets } = how {
         let src = e.ipv4.map(|n| n.addr());
         out.push(neighbour(index, *gateway, ROUTER_MAC));
-        out.push(Route { src, ..Route::link(host_route(*gateway), index) }.set());
+        out.push(
+            Route {
+                src,
+                ..Route::link(host_route(*gateway), index)
+            }
+            .set(),
+        );
         for s in subnets {
-            out.push(Route { to: *s, via: Some(*gateway), dev: Some(index), src, table: 254 }.set());
+            out.push(
+                Route {
+                    to: *s,
+                    via: Some(*gateway),
+                    dev: Some(index),
+                    src,
+                    table: 254,
+                }
+                .set(),
+            );
         }
     }
     if e.default_route {
@@ -75,19 +92,48 @@ fn default_routes(e: &Endpoint, how: &Attachment) -> impl Iterator<Item = IpAddr
 
 /// Answers leave by the interface on which the question came: a table of its own for packets from the endpoint's
 /// address. Needed as soon as a sandbox has more than one endpoint.
-pub(crate) fn source_routing(e: &Endpoint, how: &Attachment, gateway: Option<IpAddr>, index: u32) -> Vec<Msg> {
+pub(crate) fn source_routing(
+    e: &Endpoint,
+    how: &Attachment,
+    gateway: Option<IpAddr>,
+    index: u32,
+) -> Vec<Msg> {
     let table = table_of(index);
     let mut out = Vec::new();
     let Some(net) = e.ipv4 else { return out };
     match how {
         Attachment::Routed { gateway, .. } => {
-            out.push(Route { table, ..Route::link(host_route(*gateway), index) }.set());
-            out.push(Route { table, ..Route::default_via(*gateway, index) }.set());
+            out.push(
+                Route {
+                    table,
+                    ..Route::link(host_route(*gateway), index)
+                }
+                .set(),
+            );
+            out.push(
+                Route {
+                    table,
+                    ..Route::default_via(*gateway, index)
+                }
+                .set(),
+            );
         }
         Attachment::Bridge => {
-            out.push(Route { table, ..Route::link(net.trunc(), index) }.set());
+            out.push(
+                Route {
+                    table,
+                    ..Route::link(net.trunc(), index)
+                }
+                .set(),
+            );
             if let Some(via) = e.gateway.or(gateway).filter(IpAddr::is_ipv4) {
-                out.push(Route { table, ..Route::default_via(via, index) }.set());
+                out.push(
+                    Route {
+                        table,
+                        ..Route::default_via(via, index)
+                    }
+                    .set(),
+                );
             }
         }
     }

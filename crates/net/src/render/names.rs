@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn uplinks_do_not_overlap() {
-        assert_eq!(uplink_addresses(0), (Ipv4Addr::new(169, 254, 192, 0), Ipv4Addr::new(169, 254, 192, 1)));
+        assert_eq!(
+            uplink_addresses(0),
+            (Ipv4Addr::new(169, 254, 192, 0), Ipv4Addr::new(169, 254, 192, 1))
+        );
         assert_eq!(uplink_addresses(128).0, Ipv4Addr::new(169, 254, 193, 0));
         assert_eq!(uplink_addresses(UPLINKS - 1).1, Ipv4Addr::new(169, 254, 255, 255));
     }

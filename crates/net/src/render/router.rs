@@ -11,20 +11,40 @@ use crate::netlink::nft::{ChainType, Expr, Hook, IPV4, Op, PROTO, SERVICE, Set, 
 /// sends what must come back to it.
 pub(crate) fn skeleton(gateway: Ipv4Addr, ingress: bool) -> Vec<Op> {
     let mut sets = frontends::sets();
-    sets.push(Set { name: PUBLISHED, key: &[PROTO, SERVICE], data: &[IPV4, SERVICE] });
+    sets.push(Set {
+        name: PUBLISHED,
+        key: &[PROTO, SERVICE],
+        data: &[IPV4, SERVICE],
+    });
     let from_uplink = |rest: Vec<Expr>| [Expr::iif_is(UPLINK).to_vec(), rest].concat();
     let mut entry = frontends::lookups();
     entry.extend(published(false).into_iter().map(from_uplink));
     let mut refusals = frontends::refusals();
-    let port = vec![Expr::L4Proto(0), Expr::Dport(1), Expr::InSet(frontends::NO_PORTS, 0, true)];
+    let port = vec![
+        Expr::L4Proto(0),
+        Expr::Dport(1),
+        Expr::InSet(frontends::NO_PORTS, 0, true),
+    ];
     let tcp = vec![Expr::L4Proto(4), Expr::Eq(4, vec![6])];
     refusals.push(from_uplink([tcp, port.clone(), vec![Expr::RejectTcp]].concat()));
     refusals.push(from_uplink([port, vec![Expr::Reject]].concat()));
     let chains: Vec<Chain> = vec![
-        ("prerouting", Some((ChainType::Nat, Hook::Prerouting, -100)), entry),
-        ("refuse", Some((ChainType::Filter, Hook::Prerouting, -90)), refusals),
+        (
+            "prerouting",
+            Some((ChainType::Nat, Hook::Prerouting, -100)),
+            entry,
+        ),
+        (
+            "refuse",
+            Some((ChainType::Filter, Hook::Prerouting, -90)),
+            refusals,
+        ),
         ("forward", Some((ChainType::Filter, Hook::Forward, 0)), forward()),
-        ("postrouting", Some((ChainType::Nat, Hook::Postrouting, 100)), postrouting(gateway, ingress)),
+        (
+            "postrouting",
+            Some((ChainType::Nat, Hook::Postrouting, 100)),
+            postrouting(gateway, ingress),
+        ),
     ];
     steps(sets, chains)
 }
@@ -43,7 +63,15 @@ fn postrouting(gateway: Ipv4Addr, ingress: bool) -> Vec<Vec<Expr>> {
     let as_gateway = || vec![Expr::Load(0, gateway.octets().to_vec()), Expr::Snat(0)];
     let mut rules = vec![
         // A sandbox that reached itself by a frontend.
-        [vec![Expr::Saddr(0), Expr::Daddr(1), Expr::InSet(frontends::SELF, 0, true)], as_gateway()].concat(),
+        [
+            vec![
+                Expr::Saddr(0),
+                Expr::Daddr(1),
+                Expr::InSet(frontends::SELF, 0, true),
+            ],
+            as_gateway(),
+        ]
+        .concat(),
         [Expr::oif_is(UPLINK).to_vec(), vec![Expr::Masquerade]].concat(),
     ];
     if ingress {

@@ -18,7 +18,15 @@ impl Model {
         let elements = self.sets.entry(set).or_default();
         match elements.get(&key) {
             Some(now) if *now == data => return,
-            Some(now) => push(ops, set, Element { key: key.clone(), data: now.clone() }, false),
+            Some(now) => push(
+                ops,
+                set,
+                Element {
+                    key: key.clone(),
+                    data: now.clone(),
+                },
+                false,
+            ),
             None => {}
         }
         elements.insert(key.clone(), data.clone());
@@ -28,25 +36,24 @@ impl Model {
     /// Takes an element out.
     pub(crate) fn take(&mut self, ops: &mut Vec<Op>, set: &'static str, key: &[u8]) {
         if let Some(data) = self.sets.get_mut(set).and_then(|e| e.remove(key)) {
-            push(ops, set, Element { key: key.to_vec(), data }, false);
-        }
-    }
-
-    /// Makes a set hold exactly these elements.
-    pub(crate) fn set_all(&mut self, ops: &mut Vec<Op>, set: &'static str, wanted: &BTreeMap<Vec<u8>, Data>) {
-        let gone: Vec<Vec<u8>> =
-            self.sets.get(set).into_iter().flatten().filter(|(k, _)| !wanted.contains_key(*k)).map(|(k, _)| k.clone()).collect();
-        for k in gone {
-            self.take(ops, set, &k);
-        }
-        for (k, d) in wanted {
-            self.put(ops, set, k.clone(), d.clone());
+            push(
+                ops,
+                set,
+                Element {
+                    key: key.to_vec(),
+                    data,
+                },
+                false,
+            );
         }
     }
 
     /// Takes in what the kernel holds already.
     pub(crate) fn adopt(&mut self, set: &'static str, elements: Vec<Element>) {
-        self.sets.entry(set).or_default().extend(elements.into_iter().map(|e| (e.key, e.data)));
+        self.sets
+            .entry(set)
+            .or_default()
+            .extend(elements.into_iter().map(|e| (e.key, e.data)));
     }
 
     /// Makes a chain with these rules, or gives it these rules.
@@ -67,11 +74,6 @@ impl Model {
         }
     }
 
-    /// Names of the chains.
-    pub(crate) fn chains(&self) -> impl Iterator<Item = &String> {
-        self.chains.keys()
-    }
-
     /// Whether a set or map has the key.
     pub(crate) fn has(&self, set: &str, key: &[u8]) -> bool {
         self.sets.get(set).is_some_and(|e| e.contains_key(key))
@@ -86,7 +88,15 @@ impl Model {
         }
         for (set, elements) in &self.sets {
             for (key, data) in elements {
-                push(&mut ops, set, Element { key: key.clone(), data: data.clone() }, true);
+                push(
+                    &mut ops,
+                    set,
+                    Element {
+                        key: key.clone(),
+                        data: data.clone(),
+                    },
+                    true,
+                );
             }
         }
         ops
@@ -98,7 +108,11 @@ fn push(ops: &mut Vec<Op>, set: &'static str, e: Element, add: bool) {
     match ops.last_mut() {
         Some(Op::Add(s, all)) if add && *s == set => all.push(e),
         Some(Op::Del(s, all)) if !add && *s == set => all.push(e),
-        _ => ops.push(if add { Op::Add(set, vec![e]) } else { Op::Del(set, vec![e]) }),
+        _ => ops.push(if add {
+            Op::Add(set, vec![e])
+        } else {
+            Op::Del(set, vec![e])
+        }),
     }
 }
 
@@ -124,18 +138,44 @@ mod tests {
         assert_eq!(
             ops,
             [
-                Op::Del("s", vec![Element { key: vec![1], data: value(1) }]),
-                Op::Add("s", vec![Element { key: vec![1], data: value(3) }]),
+                Op::Del(
+                    "s",
+                    vec![Element {
+                        key: vec![1],
+                        data: value(1)
+                    }]
+                ),
+                Op::Add(
+                    "s",
+                    vec![Element {
+                        key: vec![1],
+                        data: value(3)
+                    }]
+                ),
             ]
         );
         ops.clear();
-        m.set_all(&mut ops, "s", &BTreeMap::from([(vec![2], value(2)), (vec![4], value(4))]));
+        m.take(&mut ops, "s", &[1]);
+        m.take(&mut ops, "s", &[1]);
         assert_eq!(
             ops,
-            [
-                Op::Del("s", vec![Element { key: vec![1], data: value(3) }]),
-                Op::Add("s", vec![Element { key: vec![4], data: value(4) }]),
-            ]
+            [Op::Del(
+                "s",
+                vec![Element {
+                    key: vec![1],
+                    data: value(3)
+                }]
+            )]
+        );
+        assert_eq!(
+            m.whole(),
+            [Op::Add(
+                "s",
+                vec![Element {
+                    key: vec![2],
+                    data: value(2)
+                }]
+            )]
         );
     }
 

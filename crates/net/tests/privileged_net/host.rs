@@ -40,15 +40,46 @@ where
     }
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
         // `ip` knows namespaces by their names below /run/netns.
-        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(
+            Some("tmpfs"),
+            "/run",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
         std::fs::create_dir("/run/netns").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        let host = Host { ns: keep(dir.path(), "host"), outside: outside(dir.path()), dir };
-        sh("ip link set lo up; ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        mount(
+            Some("tmpfs"),
+            dir.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        let host = Host {
+            ns: keep(dir.path(), "host"),
+            outside: outside(dir.path()),
+            dir,
+        };
+        sh(
+            "ip link set lo up; ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1",
+        );
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(test(host));
         runtime.shutdown_timeout(Duration::from_secs(5));
     });
@@ -60,7 +91,14 @@ where
 fn keep(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     File::create(&path).unwrap();
-    mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(
+        Some("/proc/thread-self/ns/net"),
+        &path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
     path
 }
 
@@ -80,7 +118,11 @@ fn outside(dir: &Path) -> PathBuf {
 /// Runs shell commands in the calling thread's namespaces.
 pub(crate) fn sh(script: &str) -> String {
     let out = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -127,7 +169,12 @@ impl TestServer {
                 }
             }
         });
-        Self { stop, address: ([127, 0, 0, 1], port).into(), ns: ns.to_owned(), thread: Some(thread) }
+        Self {
+            stop,
+            address: ([127, 0, 0, 1], port).into(),
+            ns: ns.to_owned(),
+            thread: Some(thread),
+        }
     }
 }
 
@@ -176,7 +223,12 @@ fn spec(id: &str, driver: NetworkDriver, subnet: &str) -> NetworkSpec {
         ingress: false,
         ipv4: true,
         ipv6: false,
-        subnets: vec![Subnet { subnet, gateway: subnet.hosts().next(), ip_range: None, aux_addresses: Default::default() }],
+        subnets: vec![Subnet {
+            subnet,
+            gateway: subnet.hosts().next(),
+            ip_range: None,
+            aux_addresses: Default::default(),
+        }],
         options: Default::default(),
         ipam_options: Default::default(),
         labels: Default::default(),
@@ -197,7 +249,9 @@ pub(crate) fn overlay(id: &str, subnet: &str) -> NetworkSpec {
 /// An endpoint of the network with this last byte of the address; `id` is repeated to the usual length.
 pub(crate) fn endpoint(network: &NetworkSpec, id: &str, last: u8, interface: &str) -> Endpoint {
     let subnet = network.subnets[0].subnet;
-    let IpAddr::V4(base) = subnet.network() else { panic!("IPv4 only") };
+    let IpAddr::V4(base) = subnet.network() else {
+        panic!("IPv4 only")
+    };
     let [a, b, c, _] = base.octets();
     Endpoint {
         id: id.repeat(64)[..64].to_owned(),
@@ -220,5 +274,10 @@ pub(crate) fn endpoint(network: &NetworkSpec, id: &str, last: u8, interface: &st
 }
 
 pub(crate) fn tcp(host_ip: &str, host_port: u16, target_port: u16) -> PublishedPort {
-    PublishedPort { host_ip: host_ip.parse().unwrap(), host_port, target_port, protocol: PortProtocol::Tcp }
+    PublishedPort {
+        host_ip: host_ip.parse().unwrap(),
+        host_port,
+        target_port,
+        protocol: PortProtocol::Tcp,
+    }
 }

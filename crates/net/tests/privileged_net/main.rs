@@ -2,4 +2,7 @@
 //! outside; without root the tests say that they are skipped.
 
 mod bridges;
+mod dns;
 mod host;
+mod overlays;
+mod speed;

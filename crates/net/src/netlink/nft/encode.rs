@@ -39,7 +39,11 @@ pub(crate) enum Table {
 
 /// Carries out all steps on the table, or none.
 pub(crate) fn transaction(socket: &Socket, name: &str, table: Table, ops: &[Op]) -> Result<(), Refused> {
-    let mut e = Encoder { table: name, msgs: vec![batch(BATCH_BEGIN)], next_set: 0 };
+    let mut e = Encoder {
+        table: name,
+        msgs: vec![batch(BATCH_BEGIN)],
+        next_set: 0,
+    };
     if matches!(table, Table::Ensure | Table::Replace | Table::Remove) {
         e.push(NEWTABLE, CREATE, |m| {
             m.str(1, name);
@@ -90,11 +94,17 @@ impl Encoder<'_> {
         let table = self.table;
         match op {
             Op::Set(s) => self.set(s),
-            Op::BaseChain { name, kind, hook, priority } => self.push(NEWCHAIN, CREATE, |m| {
+            Op::BaseChain {
+                name,
+                kind,
+                hook,
+                priority,
+            } => self.push(NEWCHAIN, CREATE, |m| {
                 m.str(1, table).str(3, name).nest(4, |m| {
                     m.be32(1, *hook as u32).be32(2, *priority as u32);
                 });
-                m.be32(5, 1).str(7, if *kind == ChainType::Nat { "nat" } else { "filter" });
+                m.be32(5, 1)
+                    .str(7, if *kind == ChainType::Nat { "nat" } else { "filter" });
             }),
             Op::Chain(c) => self.push(NEWCHAIN, CREATE, |m| {
                 m.str(1, table).str(3, c);
@@ -137,6 +147,10 @@ impl Encoder<'_> {
                 m.be32(6, type_of(s.data)).be32(7, len_of(s.data));
             }
             m.be32(10, id);
+            if s.key == [super::IFNAME] {
+                // Tells `nft` to print names in the byte order in which they are stored.
+                m.attr(13, &[0, 4, 1, 0, 0, 0]);
+            }
         });
     }
 
@@ -147,7 +161,11 @@ impl Encoder<'_> {
         let id = self.next_set;
         self.push(NEWSET, CREATE, |m| {
             // Anonymous, constant, map; key of type integer.
-            m.str(1, table).str(2, "__map%d").be32(3, 1 | 2 | 8).be32(4, 4).be32(5, 4);
+            m.str(1, table)
+                .str(2, "__map%d")
+                .be32(3, 1 | 2 | 8)
+                .be32(4, 4)
+                .be32(5, 4);
             m.be32(6, super::IPV4).be32(7, 4).be32(10, id);
             m.nest(9, |m| {
                 m.be32(1, among.len() as u32);
@@ -214,7 +232,11 @@ fn type_of(parts: &[u32]) -> u32 {
 }
 
 fn len_of(parts: &[u32]) -> u32 {
-    parts.iter().map(|p| if *p == super::IFNAME { 16 } else { 4 }).sum::<u32>().min(single_len(parts))
+    parts
+        .iter()
+        .map(|p| if *p == super::IFNAME { 16 } else { 4 })
+        .sum::<u32>()
+        .min(single_len(parts))
 }
 
 /// A key of one part has its natural length.
@@ -239,7 +261,10 @@ pub(crate) fn dump_elements(socket: &Socket, table: &str, set: &str) -> io::Resu
         for (_, e) in attrs(list) {
             let value = |k| attr(e, k).and_then(|d| attr(d, 1)).map(<[u8]>::to_vec);
             if let Some(key) = value(1) {
-                all.push(Element { key, data: value(2).map_or(Data::None, Data::Value) });
+                all.push(Element {
+                    key,
+                    data: value(2).map_or(Data::None, Data::Value),
+                });
             }
         }
     });

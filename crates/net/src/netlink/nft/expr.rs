@@ -124,7 +124,11 @@ impl Expr {
 
     /// Any of these bits of a number of the machine's order.
     pub(crate) fn any_bit(load: Self, reg: u32, bits: HostOrder) -> [Self; 3] {
-        [load, Self::Mask(reg, bits.0.to_ne_bytes()), Self::Ne(reg, vec![0; 4])]
+        [
+            load,
+            Self::Mask(reg, bits.0.to_ne_bytes()),
+            Self::Ne(reg, vec![0; 4]),
+        ]
     }
 
     /// Sets of anonymous lookups that the rule needs: the addresses, in order.
@@ -184,8 +188,15 @@ impl Expr {
             Self::Reject => one(m, "reject", |m| {
                 m.be32(1, 0).u8(2, 3);
             }),
-            Self::SetPort { reg, destination, checksum } => one(m, "payload", |m| {
-                m.be32(5, REG0 + reg).be32(2, 2).be32(3, if *destination { 2 } else { 0 }).be32(4, 2);
+            Self::SetPort {
+                reg,
+                destination,
+                checksum,
+            } => one(m, "payload", |m| {
+                m.be32(5, REG0 + reg)
+                    .be32(2, 2)
+                    .be32(3, if *destination { 2 } else { 0 })
+                    .be32(4, 2);
                 m.be32(6, 1).be32(7, *checksum).be32(8, 0);
             }),
             Self::Verdict(v) => one(m, "immediate", |m| {
@@ -252,7 +263,12 @@ fn choose(m: &mut Msg, reg: u32, among: &[Ipv4Addr], set_id: u32, by_source: boo
     if by_source {
         payload(m, reg, 1, 12, 4);
         one(m, "hash", |m| {
-            m.be32(1, REG0 + reg).be32(2, REG0 + reg).be32(3, 4).be32(4, n).be32(5, 0x7472_6970).be32(7, 0);
+            m.be32(1, REG0 + reg)
+                .be32(2, REG0 + reg)
+                .be32(3, 4)
+                .be32(4, n)
+                .be32(5, 0x7472_6970)
+                .be32(7, 0);
         });
     } else {
         one(m, "numgen", |m| {
@@ -260,6 +276,9 @@ fn choose(m: &mut Msg, reg: u32, among: &[Ipv4Addr], set_id: u32, by_source: boo
         });
     }
     one(m, "lookup", |m| {
-        m.str(1, "__map%d").be32(2, REG0 + reg).be32(3, REG0 + reg).be32(4, set_id);
+        m.str(1, "__map%d")
+            .be32(2, REG0 + reg)
+            .be32(3, REG0 + reg)
+            .be32(4, set_id);
     });
 }
