@@ -208,6 +208,11 @@ impl<'d, 'v> Planner<'d, 'v> {
         if self.pod(i).state.desired >= desired {
             return;
         }
+        if self.tasks[i].is_new() {
+            // Made and ended by the same plan: nobody needs to hear of it.
+            self.tasks[i].removed = true;
+            return;
+        }
         let now = self.d.now;
         self.edit(i, |pod| {
             if is_unplaced(pod) {
