@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,14 +13,13 @@ use tripod_store::{Gone, List, ListQuery, State, Txn, TxnOk, WatchFilter};
 
 use crate::crypt::Keyring;
 use crate::error::RaftError;
-use crate::files;
-use crate::log::Log;
 use crate::log_store::LogStore;
-use crate::machine::{Machine, Published};
+use crate::machine::Published;
+use crate::metrics::{Leadership, Metrics};
 use crate::options::Options;
-use crate::proposer::{self, Pending, Proposer};
-use crate::snapshot::Snapshots;
-use crate::transport::{Network, Request, Response, Transport};
+use crate::proposer::{self, Pending};
+use crate::thread::{Started, StoreThread, store_thread};
+use crate::transport::{Request, Response, Transport};
 use crate::types::{NodeId, TypeConfig};
 use crate::watch::Watch;
 
@@ -59,63 +57,12 @@ struct Pin {
     lists: usize,
 }
 
-struct StoreThread {
-    /// Dropped or sent: stop.
-    stop: oneshot::Sender<()>,
-    handle: JoinHandle<()>,
-}
-
-/// Who leads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// The term.
-    pub term: u64,
-    /// The leader, if one is known.
-    pub leader: Option<NodeId>,
-}
-
-/// A look at the state of the group from this manager.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// This manager.
-    pub node: NodeId,
-    /// The term and the leader.
-    pub leadership: Leadership,
-    /// The index of the last entry in this manager's log.
-    pub last_log_index: Option<u64>,
-    /// The index of the last entry applied here.
-    pub applied_index: Option<u64>,
-    /// The last entry that the newest snapshot holds.
-    pub snapshot_index: Option<u64>,
-    /// The managers that vote, with their addresses.
-    pub voters: BTreeMap<NodeId, String>,
-    /// The managers that only listen, with their addresses.
-    pub learners: BTreeMap<NodeId, String>,
-    /// On the leader: the last entry that each of the others is known to hold.
-    pub matched: BTreeMap<NodeId, Option<u64>>,
-    /// The store's revision here.
-    pub revision: u64,
-    /// Bytes of the log on disk.
-    pub log_bytes: u64,
-    /// Why the store stopped, if it did.
-    pub stopped: Option<String>,
-}
-
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster")
             .field("node", &self.0.node)
             .finish_non_exhaustive()
     }
-}
-
-/// What the store's thread hands back when it runs.
-struct Started {
-    raft: Raft<TypeConfig>,
-    published: Arc<Published>,
-    log: LogStore,
-    keyring: Arc<Keyring>,
-    leadership: channel::Receiver<Leadership>,
 }
 
 impl Cluster {
@@ -548,95 +495,4 @@ fn membership_error(error: CoreError<NodeId, ClientWriteError<NodeId, BasicNode>
         }
         CoreError::Fatal(_) => RaftError::Closed,
     }
-}
-
-/// The life of the store's thread. Its runtime is a single thread on purpose: see the crate's documentation.
-fn store_thread(
-    dir: &Path,
-    node: NodeId,
-    options: &Options,
-    waiting: mpsc::Receiver<Pending>,
-    started: oneshot::Sender<Result<Started, RaftError>>,
-    stopped: oneshot::Receiver<()>,
-) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            let _ = started.send(Err(RaftError::io(dir)(e)));
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let (lock, start) = match start(dir, node, options).await {
-            Ok(ready) => ready,
-            Err(e) => {
-                let _ = started.send(Err(e));
-                return;
-            }
-        };
-        let (raft, log) = (start.raft.clone(), start.log.clone());
-        if started.send(Ok(start)).is_ok() {
-            let proposer = Proposer {
-                raft: raft.clone(),
-                log,
-                max_log_bytes: options.snapshot_log_bytes,
-            };
-            tokio::select! {
-                () = proposer.run(waiting) => {}
-                _ = stopped => {}
-            }
-        }
-        let _ = raft.shutdown().await;
-        drop(lock);
-    });
-}
-
-async fn start(dir: &Path, node: NodeId, options: &Options) -> Result<(std::fs::File, Started), RaftError> {
-    let lock = files::claim_dir(dir)?;
-    let keyring = Arc::new(Keyring::open(dir, options.unlock_key.as_ref())?);
-    let (snapshots, loaded) = Snapshots::open(dir, keyring.clone())?;
-    let log = LogStore(Arc::new(Mutex::new(Log::open(
-        dir,
-        node,
-        keyring.clone(),
-        options.segment_bytes,
-    )?)));
-    let (machine, published) = Machine::new(Arc::new(snapshots), loaded, options.history);
-    let network = Network(options.transport.clone());
-    let raft = Raft::new(node, options.raft_config()?, network, log.clone(), machine)
-        .await
-        .map_err(|e| RaftError::corrupt(dir, e))?;
-    let leadership = follow_leadership(&raft);
-    Ok((
-        lock,
-        Started {
-            raft,
-            published,
-            log,
-            keyring,
-            leadership,
-        },
-    ))
-}
-
-/// Keeps a channel with the leader up to date.
-fn follow_leadership(raft: &Raft<TypeConfig>) -> channel::Receiver<Leadership> {
-    let mut metrics = raft.server_metrics();
-    let (sender, receiver) = channel::channel(Leadership::default());
-    tokio::spawn(async move {
-        loop {
-            let leadership = {
-                let metrics = metrics.borrow_and_update();
-                Leadership {
-                    term: metrics.vote.leader_id().term,
-                    leader: metrics.current_leader,
-                }
-            };
-            sender.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
-            if metrics.changed().await.is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }

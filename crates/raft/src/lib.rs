@@ -18,16 +18,19 @@ mod log_store;
 #[cfg(test)]
 mod log_tests;
 mod machine;
+mod metrics;
 mod options;
 mod proposer;
 mod segment;
 mod snapshot;
+mod thread;
 mod transport;
 mod types;
 mod watch;
 
-pub use cluster::{Cluster, Leadership, Metrics};
+pub use cluster::Cluster;
 pub use error::{RaftError, RemoteError};
+pub use metrics::{Leadership, Metrics};
 pub use options::Options;
 pub use snapshot::SnapshotData;
 pub use transport::{LocalTransport, NoTransport, Request, Response, Transport, TransportError};

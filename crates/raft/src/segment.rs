@@ -224,13 +224,13 @@ impl Segment {
     /// disk. If there is one, acknowledged data is damaged, and going on would lose it silently.
     fn check_torn(&self, rest: &[u8], missing: u64) -> Result<(), RaftError> {
         for at in (8..rest.len()).step_by(8) {
-            if let Some((head, ..)) = parse(&rest[at..]) {
-                if head.index > missing && head.durable > missing {
-                    return Err(RaftError::corrupt(
-                        &self.path,
-                        format!("entry {missing} cannot be read"),
-                    ));
-                }
+            let later =
+                parse(&rest[at..]).is_some_and(|(head, ..)| head.index > missing && head.durable > missing);
+            if later {
+                return Err(RaftError::corrupt(
+                    &self.path,
+                    format!("entry {missing} cannot be read"),
+                ));
             }
         }
         Ok(())

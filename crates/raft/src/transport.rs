@@ -190,6 +190,7 @@ impl Connection {
         }
     }
 
+    #[allow(clippy::result_large_err, reason = "openraft's own type")]
     fn remote<T>(&self, answer: Result<T, RaftError<NodeId>>) -> RpcResult<T> {
         answer.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
     }
