@@ -19,6 +19,7 @@ mod rng;
 pub mod rollout;
 mod schedule;
 pub mod task;
+pub mod validate;
 pub mod view;
 mod write;
 

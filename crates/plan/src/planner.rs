@@ -152,14 +152,13 @@ impl<'d, 'v> Planner<'d, 'v> {
 
     /// Changes a pod and keeps the sums of its node in step.
     pub(crate) fn edit(&mut self, i: usize, change: impl FnOnce(&mut Pod)) {
-        let before = self.tasks[i].pod.clone();
-        if !before.spec.node_name.is_empty() {
-            self.d.count(&before.spec.node_name, &before, -1);
+        let task = &mut self.tasks[i];
+        if !task.pod.spec.node_name.is_empty() {
+            self.d.count(&task.pod.spec.node_name, &task.pod, -1);
         }
-        change(self.tasks[i].edit());
-        let after = &self.tasks[i].pod;
-        if !after.spec.node_name.is_empty() {
-            self.d.count(&after.spec.node_name, after, 1);
+        change(task.edit());
+        if !task.pod.spec.node_name.is_empty() {
+            self.d.count(&task.pod.spec.node_name, &task.pod, 1);
         }
     }
 

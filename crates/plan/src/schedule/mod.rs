@@ -4,7 +4,7 @@
 mod filter;
 mod spread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::SignedDuration;
 use tripod_model::swarm::TaskState;
@@ -16,7 +16,7 @@ use spread::{Candidate, Spread};
 /// Failures of a service on a node within this time count against the node.
 const FAILURE_MEMORY: SignedDuration = SignedDuration::from_mins(5);
 /// From so many on.
-const FAILURE_LIMIT: i64 = 5;
+const FAILURE_LIMIT: usize = 5;
 
 /// A class: generation of the service whose template the tasks have, and the node to which they belong (global
 /// services).
@@ -39,26 +39,30 @@ pub(crate) fn place(p: &mut Planner<'_, '_>) {
                 .push(i);
         }
     }
+    if classes.is_empty() {
+        return;
+    }
+    let failing = failing_nodes(p);
     for ((_, node_id), tasks) in classes {
-        place_class(p, &node_id, &tasks);
+        place_class(p, &node_id, &tasks, &failing);
     }
 }
 
-fn place_class(p: &mut Planner<'_, '_>, node_id: &str, tasks: &[usize]) {
+fn place_class(p: &mut Planner<'_, '_>, node_id: &str, tasks: &[usize], failing: &HashSet<String>) {
     let sample = p.tasks[tasks[0]].pod.clone();
     let Some(task) = sample.swarm() else { return };
     let checks = Checks::new(p.d.view, &sample, task);
     let mut verdicts = filter::Verdicts::default();
     let mut candidates = Vec::new();
-    for node in p.d.view.nodes() {
-        if !node_id.is_empty() && node.spec.swarm.node_id != node_id {
-            continue;
-        }
+    let view = p.d.view;
+    let own = view.node_by_id(node_id);
+    let everywhere = node_id.is_empty().then(|| view.nodes()).into_iter().flatten();
+    for node in own.into_iter().chain(everywhere) {
         match checks.judge(p.d, node) {
             Verdict::Fits(room) => candidates.push(Candidate {
                 node: node.clone(),
                 room,
-                failing: failures(p, &node.metadata.name),
+                failing: failing.contains(&node.metadata.name),
                 of_service: p.d.node_sum(&node.metadata.name, |u| {
                     u.by_service.get(&task.service_id).copied().unwrap_or(0)
                 }),
@@ -74,11 +78,14 @@ fn place_class(p: &mut Planner<'_, '_>, node_id: &str, tasks: &[usize]) {
         .as_ref()
         .map_or(&[][..], |p| &p.preferences);
     let mut spread = Spread::new(candidates, preferences, &checks);
+    let mut refusal = None;
     for &i in tasks {
         match spread.next() {
             Some(node) => assign(p, i, &node, !node_id.is_empty()),
             None => {
-                let text = verdicts.with(spread.exhausted()).explain(!node_id.is_empty());
+                // Once nothing is left, the reasons stay the same.
+                let text = refusal
+                    .get_or_insert_with(|| verdicts.with(spread.exhausted()).explain(!node_id.is_empty()));
                 pend(p, i, text);
             }
         }
@@ -102,25 +109,32 @@ fn assign(p: &mut Planner<'_, '_>, i: usize, node: &str, preassigned: bool) {
     });
 }
 
-fn pend(p: &mut Planner<'_, '_>, i: usize, text: String) {
+fn pend(p: &mut Planner<'_, '_>, i: usize, text: &str) {
     if p.pod(i).state.error == text {
         return;
     }
     let pod = p.tasks[i].edit();
-    pod.state.error.clone_from(&text);
+    pod.state.error = text.to_owned();
     pod.status.reason = "Unschedulable".into();
-    pod.status.message.clone_from(&text);
+    pod.status.message = text.to_owned();
     let pod = p.tasks[i].pod.clone();
     p.d.explain(pod.as_ref(), "FailedScheduling", text);
 }
 
-/// Whether tasks of this service fail on a node again and again.
-fn failures(p: &Planner<'_, '_>, node: &str) -> bool {
-    let recent = |at: tripod_model::Time| p.now().duration_since(at) < FAILURE_MEMORY;
-    let failed = p.tasks.iter().filter(|t| {
-        t.pod.spec.node_name == node
-            && matches!(t.pod.state.observed, TaskState::Failed | TaskState::Rejected)
-            && t.pod.state.at.is_some_and(recent)
-    });
-    failed.count() as i64 >= FAILURE_LIMIT
+/// Nodes on which tasks of this service fail again and again.
+fn failing_nodes(p: &Planner<'_, '_>) -> HashSet<String> {
+    let mut failures: HashMap<&str, usize> = HashMap::new();
+    for task in &p.tasks {
+        let state = &task.pod.state;
+        let failed = matches!(state.observed, TaskState::Failed | TaskState::Rejected);
+        if failed
+            && state
+                .at
+                .is_some_and(|at| p.now().duration_since(at) < FAILURE_MEMORY)
+        {
+            *failures.entry(&task.pod.spec.node_name).or_default() += 1;
+        }
+    }
+    failures.retain(|_, n| *n >= FAILURE_LIMIT);
+    failures.into_keys().map(str::to_owned).collect()
 }
