@@ -14,7 +14,7 @@ use rcgen::{
 };
 use sha2::{Digest, Sha256};
 use tripod_model::node::NodeRole;
-use tripod_model::{Error, Result};
+use tripod_model::{Error, Result, Time};
 use x509_parser::prelude::FromDer;
 
 /// How long a root certificate lasts: twenty years.
@@ -174,8 +174,8 @@ impl Authority {
     }
 }
 
-/// Half of a certificate's life is over: it is to be renewed.
-pub(crate) fn is_stale(cert: &str) -> bool {
+/// Whether half of a certificate's life is over at a time: it is to be renewed.
+pub(crate) fn is_stale(cert: &str, at: Time) -> bool {
     let Ok(der) = pem_der(cert) else { return true };
     let Ok((_, cert)) = x509_parser::certificate::X509Certificate::from_der(&der) else {
         return true;
@@ -184,7 +184,8 @@ pub(crate) fn is_stale(cert: &str) -> bool {
         cert.validity().not_before.timestamp(),
         cert.validity().not_after.timestamp(),
     );
-    jiff::Timestamp::now().as_second() >= from + (to - from) / 2
+    let issued = from + CLOCK_SKEW.as_secs() as i64;
+    at.as_second() >= issued + (to - issued) / 2
 }
 
 fn pem_der(pem: &str) -> Result<Vec<u8>> {
@@ -266,11 +267,10 @@ mod tests {
         );
         assert_eq!(cert.issuer().to_string(), "CN=swarm-ca");
         cert.verify_signature(Some(root.public_key())).unwrap();
-        assert!(!is_stale(&id.cert));
-        let short = ca
-            .issue("n", NodeRole::Worker, "c", Duration::from_secs(60))
-            .unwrap();
-        assert!(is_stale(&short.cert));
+        let after = |seconds: i64| Time::now() + jiff::SignedDuration::from_secs(seconds);
+        assert!(!is_stale(&id.cert, after(1700)));
+        assert!(is_stale(&id.cert, after(1900)));
+        assert!(is_stale("nonsense", after(0)));
     }
 
     #[test]

@@ -360,7 +360,9 @@ impl Manager {
         let written = tokio::task::spawn_blocking(move || {
             store.set_unlock_key(key.as_ref()).map_err(crate::db::to_error)?;
             let kept = if reissue { None } else { paths.read_certificates() };
-            let kept = kept.filter(|(root, cert, _)| *root == cluster.status.ca_cert && !ca::is_stale(cert));
+            let kept = kept.filter(|(root, cert, _)| {
+                *root == cluster.status.ca_cert && !ca::is_stale(cert, Time::now())
+            });
             if let Some((root, cert, node_key)) = kept {
                 return paths.write_certificates(&root, &cert, key.is_none().then_some(&node_key));
             }
