@@ -111,7 +111,7 @@ impl Net for KernelNet {
     }
 
     async fn set_frontends(&self, frontends: &[Frontend]) -> Result<Vec<PortFailure>> {
-        let frontends = frontends.to_vec();
+        let frontends = self.inner.shared(frontends);
         self.blocking(move |i| i.set_frontends(&frontends)).await
     }
 

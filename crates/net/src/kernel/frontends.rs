@@ -1,7 +1,9 @@
 //! Frontends of the node, and the connections through them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use tripod_agent::ports::PortFailure;
 use tripod_model::Result;
@@ -14,7 +16,7 @@ use super::{Inner, failed, lock};
 use crate::netlink::conntrack;
 use crate::netlink::nft::{Data, Op};
 use crate::ns;
-use crate::render::frontends::desired;
+use crate::render::frontends::{desired, eligible};
 use crate::render::host::{PUBLISHED, PUBLISHED_AT};
 use crate::render::table::Model;
 use crate::render::{address_port_key, port_key, target};
@@ -28,9 +30,9 @@ type Leads = BTreeMap<(IpAddr, PortProtocol, u16), Vec<u8>>;
 #[derive(Debug, Default)]
 pub(crate) struct Frontends {
     /// As asked for.
-    asked: Vec<Frontend>,
+    asked: Vec<Arc<Frontend>>,
     /// Without the ports that could not be held.
-    serving: Vec<Frontend>,
+    serving: Vec<Arc<Frontend>>,
     holds: HashMap<(IpAddr, PortProtocol, u16), Hold>,
     /// Ports of the host that lead to routers.
     leads: Leads,
@@ -64,9 +66,28 @@ impl Inner {
         }
     }
 
-    pub(crate) fn set_frontends(&self, wanted: &[Frontend]) -> Result<Vec<PortFailure>> {
+    /// Shares what is equal to the last time, so that a change of one among thousands costs little.
+    pub(crate) fn shared(&self, wanted: &[Frontend]) -> Vec<Arc<Frontend>> {
+        let before = lock(&self.frontends).asked.clone();
+        let by_id = (!same_order(&before, wanted)).then(|| index(&before));
+        wanted
+            .iter()
+            .enumerate()
+            .map(|(i, f)| {
+                let known = by_id
+                    .as_ref()
+                    .map_or_else(|| before.get(i), |m| m.get(&key_of(f)).copied());
+                known
+                    .filter(|k| ***k == *f)
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(f.clone()))
+            })
+            .collect()
+    }
+
+    pub(crate) fn set_frontends(&self, wanted: &[Arc<Frontend>]) -> Result<Vec<PortFailure>> {
         let mut state = lock(&self.frontends);
-        if state.settled && state.asked == wanted {
+        if state.settled && equal(&state.asked, wanted) {
             return Ok(Vec::new());
         }
         let mut failures = Vec::new();
@@ -80,7 +101,7 @@ impl Inner {
     }
 
     /// Tells the kernel what is different from last time.
-    fn tell(&self, state: &mut Frontends, serving: Vec<Frontend>) -> Result<()> {
+    fn tell(&self, state: &mut Frontends, serving: Vec<Arc<Frontend>>) -> Result<()> {
         let context = "cannot set the frontends";
         let networks: Vec<_> = lock(&self.networks).values().cloned().collect();
         let mut tables: Vec<(&Table, Vec<&str>)> = vec![(&self.table, Vec::new())];
@@ -94,23 +115,27 @@ impl Inner {
         let gone = difference(&state.serving, &serving);
         let new = difference(&serving, &state.serving);
         for (i, (table, ids)) in tables.into_iter().enumerate().rev() {
-            let here = |all: &[&'_ Frontend]| {
+            let is_here = |f: &Frontend| ids.contains(&f.network_id.as_str());
+            let here = |all: &[&Arc<Frontend>]| {
                 desired(
                     &all.iter()
-                        .copied()
-                        .filter(|f| ids.contains(&f.network_id.as_str()))
+                        .map(|f| &***f)
+                        .filter(|f| is_here(f))
                         .collect::<Vec<_>>(),
                 )
             };
             let (before, now) = (here(&gone), here(&new));
-            // Frontends in neither list: what they need stays.
-            let kept = || {
-                let unchanged: Vec<&Frontend> = serving.iter().filter(|f| !new.contains(f)).collect();
-                here(&unchanged)
+            let shared = |a: Ipv4Addr| {
+                serving
+                    .iter()
+                    .any(|f| is_here(f) && f.backends.iter().any(|b| b.address == IpAddr::V4(a)))
+                    && serving
+                        .iter()
+                        .any(|f| is_here(f) && eligible(&f.backends).contains(&a))
             };
             table
                 .settle(|model, ops| {
-                    ops.extend(now.replace(before, kept, model));
+                    ops.extend(now.replace(before, shared, model));
                     if i == 0 {
                         change_leads(model, ops, &state.leads, &leads);
                     }
@@ -127,45 +152,43 @@ impl Inner {
     fn hold_published(
         &self,
         state: &mut Frontends,
-        wanted: &[Frontend],
+        wanted: &[Arc<Frontend>],
         failures: &mut Vec<PortFailure>,
-    ) -> Result<Vec<Frontend>> {
+    ) -> Result<Vec<Arc<Frontend>>> {
         let mut serving = wanted.to_vec();
         let mut held = lock(&self.held);
         let mut seen = BTreeSet::new();
         ns::within(&self.host_ns, || {
-            for f in &mut serving {
-                let id = f.id.clone();
-                f.published.retain(|p| {
+            for f in serving.iter_mut().filter(|f| !f.published.is_empty()) {
+                let before = failures.len();
+                for p in &f.published {
                     let key = (host_address(p), p.protocol, p.host_port);
-                    let mut fail = |reason| {
-                        failures.push(PortFailure {
-                            frontend: id.clone(),
-                            port: *p,
-                            reason,
-                        })
-                    };
-                    if !seen.insert(key) {
-                        fail(format!(
+                    let held_now = if !seen.insert(key) {
+                        Err(format!(
                             "port {}/{} is published by another service",
                             p.host_port, p.protocol
-                        ));
-                        return false;
+                        ))
+                    } else if let Entry::Vacant(free) = state.holds.entry(key) {
+                        held.hold_for_frontend(p).map(|h| {
+                            free.insert(h);
+                        })
+                    } else {
+                        Ok(())
+                    };
+                    if let Err(reason) = held_now {
+                        failures.push(PortFailure {
+                            frontend: f.id.clone(),
+                            port: *p,
+                            reason,
+                        });
                     }
-                    if state.holds.contains_key(&key) {
-                        return true;
-                    }
-                    match held.hold_for_frontend(p) {
-                        Ok(h) => {
-                            state.holds.insert(key, h);
-                            true
-                        }
-                        Err(reason) => {
-                            fail(reason);
-                            false
-                        }
-                    }
-                });
+                }
+                let failed = &failures[before..];
+                if !failed.is_empty() {
+                    Arc::make_mut(f)
+                        .published
+                        .retain(|p| !failed.iter().any(|x| x.port == *p));
+                }
             }
             Ok(())
         })
@@ -173,7 +196,7 @@ impl Inner {
         Ok(serving)
     }
 
-    fn release_published(&self, state: &mut Frontends, serving: &[Frontend]) {
+    fn release_published(&self, state: &mut Frontends, serving: &[Arc<Frontend>]) {
         let wanted: BTreeSet<_> = serving
             .iter()
             .flat_map(|f| &f.published)
@@ -190,7 +213,7 @@ impl Inner {
     }
 
     /// Ports of the host that lead to a router, which leads them on to backends.
-    fn leads(&self, serving: &[Frontend]) -> Leads {
+    fn leads(&self, serving: &[Arc<Frontend>]) -> Leads {
         let mut leads = BTreeMap::new();
         for f in serving.iter().filter(|f| !f.published.is_empty()) {
             if let Ok(n) = self.network(&f.network_id)
@@ -209,14 +232,20 @@ impl Inner {
     }
 
     /// Backends that are gone keep no UDP "connections": clients would go on sending to them.
-    fn forget_removed(&self, before: &[Frontend], now: &[Frontend]) {
-        let backends = |all: &[Frontend]| -> BTreeSet<(String, IpAddr)> {
-            all.iter()
-                .flat_map(|f| f.backends.iter().map(|b| (f.network_id.clone(), b.address)))
-                .collect()
+    fn forget_removed(&self, before: &[Arc<Frontend>], now: &[Arc<Frontend>]) {
+        let has = |f: &Frontend, network: &str, a: IpAddr| {
+            f.network_id == network && f.backends.iter().any(|b| b.address == a)
         };
-        for (network, address) in backends(before).difference(&backends(now)) {
-            if let Err(e) = self.forget(network, *address, |protocol| protocol == UDP) {
+        let mut gone = BTreeSet::new();
+        for f in difference(before, now) {
+            for b in &f.backends {
+                if !now.iter().any(|n| has(n, &f.network_id, b.address)) {
+                    gone.insert((f.network_id.as_str(), b.address));
+                }
+            }
+        }
+        for (network, address) in gone {
+            if let Err(e) = self.forget(network, address, |protocol| protocol == UDP) {
                 tracing::warn!(error = %e, "cannot forget connections of a removed backend");
             }
         }
@@ -251,18 +280,37 @@ fn lead_key(ip: IpAddr, protocol: PortProtocol, port: u16) -> (&'static str, Vec
     }
 }
 
+fn key_of(f: &Frontend) -> (&str, &str) {
+    (&f.network_id, &f.id)
+}
+
+fn index(all: &[Arc<Frontend>]) -> HashMap<(&str, &str), &Arc<Frontend>> {
+    all.iter().map(|f| (key_of(f), f)).collect()
+}
+
+fn same_order(known: &[Arc<Frontend>], wanted: &[Frontend]) -> bool {
+    known.len() == wanted.len() && known.iter().zip(wanted).all(|(k, w)| key_of(k) == key_of(w))
+}
+
+/// Equal, by looking at shared ones only once.
+fn equal(a: &[Arc<Frontend>], b: &[Arc<Frontend>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
+}
+
 /// Frontends of `all` that `others` has not, or has otherwise.
-fn difference<'a>(all: &'a [Frontend], others: &[Frontend]) -> Vec<&'a Frontend> {
-    let by_id: HashMap<(&str, &str), &Frontend> = others
-        .iter()
-        .map(|f| ((f.network_id.as_str(), f.id.as_str()), f))
-        .collect();
+fn difference<'a>(all: &'a [Arc<Frontend>], others: &[Arc<Frontend>]) -> Vec<&'a Arc<Frontend>> {
+    let differs = |f: &Arc<Frontend>, o: &Arc<Frontend>| !Arc::ptr_eq(f, o) && f != o;
+    if all.len() == others.len() && all.iter().zip(others).all(|(f, o)| key_of(f) == key_of(o)) {
+        return all
+            .iter()
+            .zip(others)
+            .filter(|(f, o)| differs(f, o))
+            .map(|(f, _)| f)
+            .collect();
+    }
+    let by_id = index(others);
     all.iter()
-        .filter(|f| {
-            by_id
-                .get(&(f.network_id.as_str(), f.id.as_str()))
-                .is_none_or(|o| o != f)
-        })
+        .filter(|f| by_id.get(&key_of(f)).is_none_or(|o| differs(f, o)))
         .collect()
 }
 

@@ -48,7 +48,7 @@ pub(crate) enum Kind {
         index: u32,
     },
     /// A namespace that routes.
-    Router(Router),
+    Router(Box<Router>),
 }
 
 /// A router namespace.
@@ -173,7 +173,7 @@ impl Inner {
         let kind = match spec.driver {
             NetworkDriver::Host | NetworkDriver::Null => Kind::Nothing,
             NetworkDriver::Bridge => self.ensure_bridge(spec)?,
-            NetworkDriver::Overlay => Kind::Router(self.ensure_router(spec)?),
+            NetworkDriver::Overlay => Kind::Router(Box::new(self.ensure_router(spec)?)),
         };
         let network = Network {
             spec: spec.clone(),

@@ -338,7 +338,7 @@ impl Inner {
                     let (protocol, port) = (h.port.protocol, h.port.host_port);
                     match h.port.host_ip {
                         IpAddr::V4(a) if a.is_unspecified() => {
-                            model.take(ops, PUBLISHED, &port_key(protocol, port))
+                            model.take(ops, PUBLISHED, &port_key(protocol, port));
                         }
                         IpAddr::V4(a) => model.take(ops, PUBLISHED_AT, &address_port_key(a, protocol, port)),
                         IpAddr::V6(_) => {}

@@ -204,9 +204,14 @@ impl Desired {
         self.put(map, key, Data::Goto(chain));
     }
 
-    /// Changes the model from `before` to this; the steps are the difference. Backends that frontends outside of
-    /// both still have are named by `kept`.
-    pub(crate) fn replace(self, before: Self, kept: impl Fn() -> Self, model: &mut Model) -> Vec<Op> {
+    /// Changes the model from `before` to this; the steps are the difference. `shared` says whether a frontend
+    /// outside of both has the backend too.
+    pub(crate) fn replace(
+        self,
+        before: Self,
+        shared: impl Fn(Ipv4Addr) -> bool,
+        model: &mut Model,
+    ) -> Vec<Op> {
         let mut ops = Vec::new();
         let gone: Vec<String> = before
             .chains
@@ -216,14 +221,14 @@ impl Desired {
         for (name, rule) in self.chains {
             model.chain(&mut ops, &name, vec![rule]);
         }
-        let mut others = None;
         for (set, elements) in before.sets {
-            for key in elements.into_keys() {
-                if self.sets.get(set).is_some_and(|s| s.contains_key(&key)) {
-                    continue;
-                }
-                let others = others.get_or_insert_with(&kept);
-                if !others.sets.get(set).is_some_and(|s| s.contains_key(&key)) {
+            let now = self.sets.get(set);
+            for key in elements
+                .into_keys()
+                .filter(|k| now.is_none_or(|s| !s.contains_key(k)))
+            {
+                let backend = key.first_chunk::<4>().filter(|_| set == SELF);
+                if !backend.is_some_and(|b| shared(Ipv4Addr::from(*b))) {
                     model.take(&mut ops, set, &key);
                 }
             }

@@ -23,7 +23,8 @@ fn frontend(id: &str, vip: u8, backends: Vec<Backend>) -> Frontend {
 }
 
 fn change(model: &mut Model, before: &[&Frontend], now: &[&Frontend], kept: &[&Frontend]) -> Vec<Op> {
-    desired(now).replace(desired(before), || desired(kept), model)
+    let shared = |a| kept.iter().any(|f| eligible(&f.backends).contains(&a));
+    desired(now).replace(desired(before), shared, model)
 }
 
 #[test]

@@ -51,7 +51,10 @@ fn names_are_scoped() {
             upstream: vec!["192.0.2.1".parse().unwrap()],
         };
         let e1 = endpoint(&a, "1", 2, "eth0");
-        let s1 = net.create_sandbox_with("one", &dns, &[e1.clone()]).await.unwrap();
+        let s1 = net
+            .create_sandbox_with("one", &dns, std::slice::from_ref(&e1))
+            .await
+            .unwrap();
         let s2 = net
             .create_sandbox_with("two", &dns, &[endpoint(&b, "2", 2, "eth0")])
             .await
@@ -103,7 +106,9 @@ fn names_are_scoped() {
         drop(net);
         let net = host.open();
         net.ensure_network(&a).await.unwrap();
-        net.adopt_sandbox("one", &dns, &[e1.clone()], &[]).await.unwrap();
+        net.adopt_sandbox("one", &dns, std::slice::from_ref(&e1), &[])
+            .await
+            .unwrap();
         assert_eq!(addresses(&s1, "c1"), ["172.20.0.2"]);
         let kept = net.take_fds().unwrap();
         assert_eq!(kept.len(), 2);

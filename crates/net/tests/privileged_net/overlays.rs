@@ -220,7 +220,7 @@ fn routing_mesh() {
             &[("10.0.0.11", false), ("10.0.0.12", false)],
         );
         f.published = vec![tcp("0.0.0.0", 8080, 80)];
-        assert_eq!(net.set_frontends(&[f.clone()]).await.unwrap(), []);
+        assert_eq!(net.set_frontends(std::slice::from_ref(&f)).await.unwrap(), []);
 
         let at = format!("{HOST}:8080");
         assert_eq!(who(&host.outside, &at, 20), ["one", "two"]);
@@ -242,7 +242,7 @@ fn routing_mesh() {
         // A port that is taken is reported, the rest works.
         let _taken = TestServer::start(&host.ns, 9090, "taken");
         f.published.push(tcp("0.0.0.0", 9090, 80));
-        let failures = net.set_frontends(&[f.clone()]).await.unwrap();
+        let failures = net.set_frontends(std::slice::from_ref(&f)).await.unwrap();
         assert_eq!(failures.len(), 1);
         assert_eq!(
             failures[0].reason,
@@ -256,7 +256,7 @@ fn routing_mesh() {
 
         f.published.truncate(1);
         f.backends.clear();
-        net.set_frontends(&[f.clone()]).await.unwrap();
+        net.set_frontends(std::slice::from_ref(&f)).await.unwrap();
         assert_eq!(
             get(&host.outside, &at).unwrap_err().kind(),
             std::io::ErrorKind::ConnectionRefused
@@ -279,7 +279,7 @@ async fn udp_through_the_mesh(
         ..tcp("0.0.0.0", 5353, 53)
     });
     f.backends.truncate(1);
-    net.set_frontends(&[f.clone()]).await.unwrap();
+    net.set_frontends(std::slice::from_ref(f)).await.unwrap();
     let socket = inside(server, || UdpSocket::bind("0.0.0.0:53").unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let t = std::thread::spawn(move || {
@@ -375,8 +375,14 @@ fn adoption_and_cleanup() {
             upstream: vec![],
         };
         let (e1, e2) = (endpoint(&n, "1", 11, "eth0"), endpoint(&b, "2", 2, "eth0"));
-        let s1 = net.create_sandbox_with("s1", &dns, &[e1.clone()]).await.unwrap();
-        let s2 = net.create_sandbox_with("s2", &dns, &[e2.clone()]).await.unwrap();
+        let s1 = net
+            .create_sandbox_with("s1", &dns, std::slice::from_ref(&e1))
+            .await
+            .unwrap();
+        let s2 = net
+            .create_sandbox_with("s2", &dns, std::slice::from_ref(&e2))
+            .await
+            .unwrap();
         let one = TestServer::start(&s1, 80, "one");
         let two = TestServer::start(&s2, 80, "two");
         let request = |p| {
@@ -389,7 +395,7 @@ fn adoption_and_cleanup() {
         net.publish("s2", &e2, &request(8082)).await.unwrap();
         let mut f = frontend(&n, Some("10.0.0.2"), &[("10.0.0.11", false)]);
         f.published = vec![tcp("0.0.0.0", 8080, 80)];
-        net.set_frontends(&[f.clone()]).await.unwrap();
+        net.set_frontends(std::slice::from_ref(&f)).await.unwrap();
         drop(net);
 
         // Without a daemon everything is still served.
@@ -404,8 +410,12 @@ fn adoption_and_cleanup() {
         assert_eq!(net.sandboxes().await.unwrap(), ["s1", "s2"]);
         net.ensure_network(&n).await.unwrap();
         net.ensure_network(&b).await.unwrap();
-        net.adopt_sandbox("s1", &dns, &[e1.clone()], &[]).await.unwrap();
-        net.adopt_sandbox("s2", &dns, &[e2.clone()], &held).await.unwrap();
+        net.adopt_sandbox("s1", &dns, std::slice::from_ref(&e1), &[])
+            .await
+            .unwrap();
+        net.adopt_sandbox("s2", &dns, std::slice::from_ref(&e2), &held)
+            .await
+            .unwrap();
         assert!(answers(8080).unwrap().starts_with("one"));
         net.set_frontends(&[f]).await.unwrap();
         assert!(answers(8080).unwrap().starts_with("one"));

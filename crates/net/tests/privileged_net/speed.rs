@@ -30,7 +30,9 @@ fn sandboxes_and_ports_are_quick() {
                 };
                 let s = format!("s{i}");
                 let t = Instant::now();
-                net.create_sandbox_with(&s, &dns, &[e.clone()]).await.unwrap();
+                net.create_sandbox_with(&s, &dns, std::slice::from_ref(&e))
+                    .await
+                    .unwrap();
                 made.push(t.elapsed());
                 let t = Instant::now();
                 let request = PortRequest {
