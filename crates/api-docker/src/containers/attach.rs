@@ -1,0 +1,64 @@
+//! Attaching to a container's streams.
+
+use futures::StreamExt as _;
+use tripod_agent::ports::{BoxStream, LogQuery, OutputChunk, Streams};
+use tripod_model::Result;
+
+use crate::Docker;
+use crate::call::Call;
+use crate::fault::Fault;
+use crate::hijack::{self, DetachKeys, Session};
+use crate::reply::Reply;
+use crate::websocket;
+
+pub(crate) async fn attach(docker: &Docker, call: Call, id: &str) -> Reply {
+    let session = session(docker, &call, id).await?;
+    hijack::serve(call, session)
+}
+
+pub(crate) async fn websocket(docker: &Docker, call: Call, id: &str) -> Reply {
+    let accept = websocket::accept(&call)?;
+    let session = session(docker, &call, id).await?;
+    websocket::serve(call, accept, session)
+}
+
+/// What the client is attached to.
+async fn session(docker: &Docker, call: &Call, id: &str) -> Result<Session, Fault> {
+    let q = &call.query;
+    let keys = DetachKeys::parse(q.text("detachKeys"))?;
+    let record = docker.agent().container(id)?;
+    let (stdout, stderr) = (q.flag("stdout"), q.flag("stderr"));
+    let stdin = q.flag("stdin") && record.spec.open_stdin;
+    let mut streams = match q.flag("stream") {
+        true => docker.agent().attach(&record.id).await?,
+        false => Streams {
+            stdin: None,
+            output: futures::stream::empty().boxed(),
+        },
+    };
+    if q.flag("logs") {
+        let query = LogQuery {
+            stdout,
+            stderr,
+            ..LogQuery::default()
+        };
+        let past = docker.agent().logs(&record.id, query).await?;
+        let past: BoxStream<Result<OutputChunk>> = past
+            .map(|line| {
+                line.map(|l| OutputChunk {
+                    stream: l.stream,
+                    data: l.data,
+                })
+            })
+            .boxed();
+        streams.output = past.chain(streams.output).boxed();
+    }
+    Ok(Session {
+        stdin: streams.stdin.filter(|_| stdin),
+        output: streams.output,
+        stdout,
+        stderr,
+        tty: record.spec.tty,
+        keys: (record.spec.tty && stdin).then_some(keys),
+    })
+}

@@ -1,0 +1,104 @@
+//! `/exec` and `/containers/{id}/exec`.
+
+use futures::StreamExt as _;
+use http::StatusCode;
+use serde_json::json;
+use tripod_agent::ports::ExecRequest;
+
+use crate::Docker;
+use crate::call::Call;
+use crate::containers::terminal_size;
+use crate::fault::Fault;
+use crate::hijack::{self, Client, DetachKeys, Session};
+use crate::reply::{self, Reply};
+use crate::translate::create::console_size;
+use crate::wire::container::{ExecBody, ExecStartBody};
+
+/// `parts` is what follows `/exec`.
+pub(crate) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply {
+    match (call.method.as_str(), parts) {
+        ("POST", [id, "start"]) => start(docker, call, id).await,
+        ("POST", [id, "resize"]) => resize(docker, &call, id).await,
+        ("GET", [id, "json"]) => inspect(docker, id),
+        _ => Err(Fault::page_not_found()),
+    }
+}
+
+pub(crate) async fn create(docker: &Docker, call: Call, container: &str) -> Reply {
+    let body: ExecBody = call.json().await?;
+    if body.cmd.0.is_empty() {
+        return Err(Fault::bad("No exec command specified"));
+    }
+    DetachKeys::parse(&body.detach_keys)?;
+    let request = ExecRequest {
+        command: body.cmd.0,
+        env: body.env,
+        working_dir: body.working_dir,
+        user: body.user,
+        privileged: body.privileged,
+        tty: body.tty,
+        console_size: body.console_size.as_deref().and_then(console_size),
+        ..ExecRequest::default()
+    };
+    let attach = (body.attach_stdin, body.attach_stdout, body.attach_stderr);
+    let id = docker
+        .agent()
+        .create_exec(container, request, attach, body.detach_keys)?;
+    reply::created(&json!({ "Id": id }))
+}
+
+async fn start(docker: &Docker, mut call: Call, id: &str) -> Reply {
+    let exec = docker.agent().exec(id)?;
+    let client = Client {
+        multiplexed: call.version.0 >= 42,
+        upgrade: call.upgrade("tcp"),
+    };
+    let body: ExecStartBody = call.json_or_default().await?;
+    let size = body.console_size.as_deref().and_then(console_size);
+    if size.is_some() && !exec.request.tty {
+        return Err(Fault::bad("console size is only supported when allocating a TTY"));
+    }
+    let streams = docker.agent().start_exec(id, size).await?;
+    let (stdin, stdout, stderr) = exec.attach;
+    if body.detach {
+        // Somebody must read what nobody hears, or the process would stand still.
+        tokio::spawn(streams.output.for_each(|_| async {}));
+        return reply::status(StatusCode::OK);
+    }
+    let keys = DetachKeys::parse(&exec.detach_keys)?;
+    let session = Session {
+        stdin: streams.stdin.filter(|_| stdin),
+        output: streams.output,
+        stdout: stdout || exec.request.tty,
+        stderr,
+        tty: exec.request.tty,
+        keys: (exec.request.tty && stdin).then_some(keys),
+    };
+    hijack::serve_upgrade(client, session)
+}
+
+async fn resize(docker: &Docker, call: &Call, id: &str) -> Reply {
+    let (height, width) = terminal_size(call)?;
+    docker.agent().resize_exec(id, height, width).await?;
+    reply::status(StatusCode::OK)
+}
+
+fn inspect(docker: &Docker, id: &str) -> Reply {
+    let exec = docker.agent().exec(id)?;
+    let r = &exec.request;
+    let mut words = r.command.iter();
+    reply::json(&json!({
+        "ID": exec.id,
+        "Running": exec.running,
+        "ExitCode": exec.exit_code,
+        "ProcessConfig": {
+            "tty": r.tty, "entrypoint": words.next(), "arguments": words.collect::<Vec<_>>(),
+            "privileged": r.privileged, "user": r.user,
+        },
+        "OpenStdin": exec.attach.0, "OpenStdout": exec.attach.1, "OpenStderr": exec.attach.2,
+        "CanRemove": false,
+        "ContainerID": exec.container,
+        "DetachKeys": exec.detach_keys,
+        "Pid": exec.pid,
+    }))
+}
