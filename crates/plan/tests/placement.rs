@@ -209,11 +209,11 @@ fn reservations_fill_nodes_and_no_more() {
     let mut spec = reserving(|r| r.nano_cpus = 1_500_000_000);
     spec.mode = ServiceMode::Replicated { replicas: 6 };
     sim.create(spec);
-    sim.run(3);
+    sim.run(5);
     assert_eq!(sim.running().len(), 4);
     assert_eq!(pending(&sim).len(), 2);
     sim.node("node3", |_| {});
-    sim.run(3);
+    sim.run(5);
     assert_eq!(sim.running().len(), 6);
 }
 

@@ -15,8 +15,8 @@ use spread::{Candidate, Spread};
 
 /// Failures of a service on a node within this time count against the node.
 const FAILURE_MEMORY: SignedDuration = SignedDuration::from_mins(5);
-/// From so many on.
-const FAILURE_LIMIT: usize = 5;
+/// From so many on. A slot remembers about four (the history's retention), so that more would never be seen.
+const FAILURE_LIMIT: usize = 3;
 
 /// A class: generation of the service whose template the tasks have, and the node to which they belong (global
 /// services).
