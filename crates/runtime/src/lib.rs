@@ -1,1 +1,4 @@
 //! Images, snapshots, OCI bundles, the keeper, logs, exec and statistics.
+
+pub mod images;
+pub mod volumes;

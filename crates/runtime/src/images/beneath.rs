@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use tripod_model::{Error, Result};
 
@@ -92,7 +92,11 @@ pub(crate) fn remove_all(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result
 
 /// Removes a path of the host's own (not a container's) with everything in it.
 pub(crate) fn remove_path(path: &std::path::Path) -> Result<()> {
-    remove_all(CWD, path.as_os_str().as_encoded_bytes()).map_err(|e| fault(e, path.display()))
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::internal(format!("cannot remove {}", path.display())));
+    };
+    let parent = open_dir(parent)?;
+    remove_all(parent.as_fd(), name.as_encoded_bytes()).map_err(|e| fault(e, path.display()))
 }
 
 /// Names in a directory, without `.` and `..`, sorted, so that what is made of them is the same each time.

@@ -4,42 +4,58 @@
 //! each, in overlayfs's form), `snapshots/<container>/` (writable layers), `index.json` (what is known),
 //! `tmp` and `trash` (emptied when the store is opened).
 
-mod beneath;
-mod changes;
+pub(crate) mod beneath;
 mod blobs;
+mod changes;
 mod config;
 mod digest;
+mod files;
 mod index;
+mod instructions;
 mod load;
+mod make;
 mod media;
 mod names;
-mod overlay;
+pub(crate) mod overlay;
+mod port;
+mod registry;
+mod save;
 mod snapshot;
-mod store;
+pub(crate) mod store;
+mod stream;
 mod tarread;
 mod tarwrite;
+#[cfg(test)]
+mod tests;
 mod unpack;
 mod users;
+mod view;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use tripod_agent::ports::{BoxRead, ProgressSink, Rootfs};
-use tripod_model::image::Image;
-use tripod_model::{Error, Result, Time};
+use tripod_model::{Error, Result};
 
+pub use registry::RegistryOptions;
+use registry::Http;
 use store::Store;
 
 /// The node's image store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     store: Arc<Store>,
+    http: Http,
 }
 
 impl ImageStore {
-    /// Opens (or makes) the store below a directory, and removes what a crash left unfinished.
+    /// Opens (or makes) the store below a directory, and removes what a crash left unfinished. Blocks.
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(Self { store: Arc::new(Store::open(root)?) })
+        Self::open_with(root, RegistryOptions::default())
+    }
+
+    /// As [`ImageStore::open`], with limits and exceptions for registries.
+    pub fn open_with(root: &Path, registries: RegistryOptions) -> Result<Self> {
+        Ok(Self { store: Arc::new(Store::open(root)?), http: Http::new(registries) })
     }
 
     /// Runs blocking work on a thread of its own.

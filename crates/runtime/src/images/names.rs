@@ -6,7 +6,7 @@ use tripod_model::{Error, Result, Time};
 
 use super::digest::{self, short};
 use super::index::{Index, has_digest};
-use super::store::{Store, full_name, no_such_image};
+use super::store::{Store, full_name};
 
 /// Gives an image a further name.
 pub(crate) fn tag(store: &Store, image: &str, name: &Reference, now: Time) -> Result<()> {
@@ -240,9 +240,4 @@ fn familiar(full: &str) -> String {
 /// `domain/path` of a full name.
 pub(crate) fn repository(full: &str) -> String {
     full.parse::<Reference>().map_or_else(|_| full.to_owned(), |r| format!("{}/{}", r.domain, r.path))
-}
-
-/// The error for a name that no image has, as push words it.
-pub(crate) fn no_such_name(name: &Reference) -> Error {
-    no_such_image(&name.familiar())
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::broadcast;
+use tripod_agent::ports::ImageUsage;
 use tripod_model::image::{Descriptor, Image};
 use tripod_model::reference::Reference;
 use tripod_model::{Error, Result, Time};
@@ -290,10 +291,60 @@ impl Store {
         out
     }
 
+    /// Makes the writable layer of a container.
+    pub(crate) fn prepare(&self, container: &str, image: &str) -> Result<()> {
+        let lower = self.lower(image)?;
+        self.snapshots.prepare(container, image, lower)?;
+        // Removing an image looks at the writable layers after it took the image out of the index: so either it
+        // sees this one, or this one sees that the image is gone.
+        if self.by_id(image).is_none() {
+            self.snapshots.discard(container)?;
+            return Err(no_such_image(image));
+        }
+        Ok(())
+    }
+
+    /// Removes the writable layer of a container, and the layers below it if their image went before.
+    pub(crate) fn discard(&self, container: &str) -> Result<()> {
+        let Ok(snapshot) = self.snapshots.get(container) else { return Ok(()) };
+        self.snapshots.discard(container)?;
+        if self.read(|i| i.orphans.contains_key(&snapshot.image)) {
+            self.sweep()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn usage(&self) -> ImageUsage {
+        self.read(|index| {
+            let mut users: HashMap<&str, u32> = HashMap::new();
+            for record in index.images.values() {
+                let mut own: Vec<&str> = record.diff_ids.iter().map(String::as_str).collect();
+                own.sort_unstable();
+                own.dedup();
+                own.into_iter().for_each(|d| *users.entry(d).or_default() += 1);
+            }
+            let size = |d: &String| index.layers.get(d).map_or(0, |l| l.size);
+            let shared = |r: &Record| r.diff_ids.iter().filter(|d| users[d.as_str()] > 1).map(size).sum();
+            ImageUsage {
+                layers_size: index.layers.values().map(|l| l.size).sum(),
+                shared: index.images.iter().map(|(id, r)| (id.clone(), shared(r))).collect(),
+            }
+        })
+    }
+
     /// The directories of an image's layers, lowest first.
     pub(crate) fn lower(&self, image: &str) -> Result<Vec<PathBuf>> {
         self.read(|i| i.images.get(image).map(|r| lower_dirs(&self.paths, &r.diff_ids)))
             .ok_or_else(|| no_such_image(image))
+    }
+
+    /// Bytes of the layers of an image that may be gone.
+    pub(crate) fn layers_size(&self, image: &str) -> u64 {
+        self.read(|i| {
+            let layers = i.images.get(image).map(|r| &r.diff_ids).or_else(|| i.orphans.get(image));
+            layers.into_iter().flatten().filter_map(|d| i.layers.get(d)).map(|l| l.size).sum()
+        })
     }
 
     /// Tells listeners; nobody listening is no error.

@@ -89,7 +89,7 @@ impl<R: Read> TarReader<R> {
             if self.entries > MAX_ENTRIES {
                 return Err(Error::invalid("archive has too many entries"));
             }
-            let size = header.entry_size().map_err(bad)?;
+            let size = or_zero(&header.as_old().size, header.entry_size())?;
             match header.entry_type() {
                 EntryType::GNULongName => extra.path = Some(self.text(size)?),
                 EntryType::GNULongLink => extra.link = Some(self.text(size)?),
@@ -148,9 +148,9 @@ impl<R: Read> TarReader<R> {
             link: extra.link.unwrap_or_else(|| header.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default()),
             kind,
             size,
-            mode: header.mode().map_err(bad)? & 0o7777,
-            uid: header.uid().map_err(bad)? as u32,
-            gid: header.gid().map_err(bad)? as u32,
+            mode: or_zero(&header.as_old().mode, header.mode())? & 0o7777,
+            uid: or_zero(&header.as_old().uid, header.uid())? as u32,
+            gid: or_zero(&header.as_old().gid, header.gid())? as u32,
             mtime: (header.mtime().unwrap_or(0) as i64, 0),
             xattrs: Vec::new(),
             pieces: None,
@@ -324,6 +324,11 @@ fn parse_time(value: &[u8]) -> Option<(i64, u32)> {
         return Some((seconds - 1, 1_000_000_000 - nanos));
     }
     Some((seconds, nanos))
+}
+
+/// A number of a header; many writers leave the field empty where it does not matter.
+fn or_zero<T: Default>(field: &[u8], parsed: io::Result<T>) -> Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { parsed.map_err(bad) }
 }
 
 /// The error for an archive that ends too early.

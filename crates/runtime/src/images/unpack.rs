@@ -12,6 +12,7 @@ use tripod_model::{Error, Result};
 
 use super::beneath::{self, fault};
 use super::tarread::{self, Entry, Kind, TarReader};
+use super::view::View;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -30,13 +31,35 @@ pub(crate) enum Purpose {
     Copy { keep_kinds: bool },
 }
 
-/// Unpacks one archive. `limit` is the number of bytes that its files may have together.
-pub(crate) fn unpack(root: &Path, archive: impl Read, purpose: Purpose, limit: u64) -> Result<u64> {
-    unpack_at(beneath::open_dir(root)?, archive, purpose, limit)
+/// Where an archive goes. Nothing above is ever touched.
+pub(crate) enum Into<'a> {
+    /// A directory of the store's own.
+    Root(OwnedFd),
+    /// A directory of a container; links inside lead where the container would follow them.
+    View(&'a View, Vec<Vec<u8>>),
 }
 
-/// As [`unpack`], for a directory that is open.
-pub(crate) fn unpack_at(root: OwnedFd, archive: impl Read, purpose: Purpose, limit: u64) -> Result<u64> {
+impl Into<'_> {
+    /// Opens the directory of these parts, and with `make` makes it where it is missing.
+    fn dir(&self, parts: &[&[u8]], make: bool) -> rustix::io::Result<OwnedFd> {
+        match self {
+            Self::Root(root) if make => beneath::make_dirs(root.as_fd(), parts),
+            Self::Root(root) => beneath::open_in(root.as_fd(), &parts.join(&b'/'), beneath::DIR),
+            Self::View(view, base) => {
+                let base = base.iter().map(Vec::as_slice);
+                view.dir(&base.chain(parts.iter().copied()).collect::<Vec<_>>().join(&b'/'), make)
+            }
+        }
+    }
+}
+
+/// Unpacks one archive. `limit` is the number of bytes that its files may have together.
+pub(crate) fn unpack(root: &Path, archive: impl Read, purpose: Purpose, limit: u64) -> Result<u64> {
+    unpack_into(Into::Root(beneath::open_dir(root)?), archive, purpose, limit)
+}
+
+/// As [`unpack`], also into containers.
+pub(crate) fn unpack_into(root: Into<'_>, archive: impl Read, purpose: Purpose, limit: u64) -> Result<u64> {
     let mut u = Unpacker { root, purpose, parent: None, dirs: Vec::new(), left: limit, size: 0, buf: vec![0; CHUNK] };
     let mut tar = TarReader::new(archive);
     while let Some(entry) = tar.next()? {
@@ -54,8 +77,8 @@ pub(crate) fn free_space(path: &Path) -> Result<u64> {
     Ok((s.f_bavail * s.f_frsize).saturating_sub(64 << 20))
 }
 
-struct Unpacker {
-    root: OwnedFd,
+struct Unpacker<'a> {
+    root: Into<'a>,
     purpose: Purpose,
     /// The directory of the last entry: neighbours come one after the other.
     parent: Option<(Vec<u8>, OwnedFd)>,
@@ -66,7 +89,7 @@ struct Unpacker {
     buf: Vec<u8>,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
         let outside = || Error::invalid("the path leads out of the archive");
         let parts = beneath::parts(&entry.path).ok_or_else(outside)?;
@@ -95,7 +118,7 @@ impl Unpacker {
         if self.parent.as_ref().is_some_and(|(path, _)| *path == joined) {
             return Ok(());
         }
-        let fd = beneath::make_dirs(self.root.as_fd(), before).map_err(|e| match e {
+        let fd = self.root.dir(before, true).map_err(|e| match e {
             Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::NAMETOOLONG => {
                 Error::invalid(format!("cannot make its directory: {}", io::Error::from(e)))
             }
@@ -207,8 +230,11 @@ impl Unpacker {
     }
 
     fn root_dir(&mut self, entry: &Entry) -> Result<()> {
-        finish_fd(&self.root, entry)?;
-        self.dirs.push((Vec::new(), mtime(entry)));
+        // The directory that a client copies into stays as it is.
+        if let Into::Root(root) = &self.root {
+            finish_fd(root, entry)?;
+            self.dirs.push((Vec::new(), mtime(entry)));
+        }
         Ok(())
     }
 
@@ -238,7 +264,9 @@ impl Unpacker {
         let wrong = |why: &str| Error::invalid(format!("hard link to {:?}: {why}", String::from_utf8_lossy(&entry.link)));
         let parts = beneath::parts(&entry.link).ok_or_else(|| wrong("leads out of the archive"))?;
         let (target, before) = parts.split_last().ok_or_else(|| wrong("not a file"))?;
-        let dir = beneath::open_in(self.root.as_fd(), &before.join(&b'/'), beneath::DIR)
+        let dir = self
+            .root
+            .dir(before, false)
             .map_err(|_| wrong("no such file in the archive"))?;
         rustix::fs::linkat(&dir, *target, self.parent(), name, AtFlags::empty()).map_err(|e| match e {
             Errno::NOENT | Errno::PERM | Errno::XDEV => wrong("no such file in the archive"),
@@ -280,7 +308,8 @@ impl Unpacker {
         self.parent = None;
         for (path, time) in self.dirs.drain(..).rev() {
             // A directory that a later entry replaced has no time to keep.
-            if let Ok(fd) = beneath::open_in(self.root.as_fd(), &path, beneath::DIR | OFlags::NOFOLLOW) {
+            let parts = beneath::parts(&path).unwrap_or_default();
+            if let Ok(fd) = self.root.dir(&parts, false) {
                 let _ = rustix::fs::futimens(&fd, &times(time));
             }
         }
