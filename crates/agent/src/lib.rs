@@ -35,7 +35,7 @@ pub use events::Events;
 pub use lifecycle::StopOptions;
 pub use merge::{clean as clean_path, parse_port};
 pub use names::new_id;
-pub use networks::{ConnectRequest, CreateNetwork, NetworkRecord};
+pub use networks::{ClusterNetworks, ConnectRequest, CreateNetwork, NetworkRecord};
 pub use prune::Pruned;
 pub use record::{ContainerRecord, ExecRecord, MountPoint, Owner};
 pub use streams::WaitCondition;

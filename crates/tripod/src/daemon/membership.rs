@@ -1,0 +1,198 @@
+//! The node's part in its cluster: a session while there is one, and cleaning up when it has been left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tripod_agent::pods::{NodeIdentity, Session};
+use tripod_agent::{Agent, ClusterNetworks, Owner};
+use tripod_engine::{Engine, Manager, Membership, NodeSession, Reporter};
+use tripod_model::network::NetworkSpec;
+use tripod_model::session::{Assignment, PodReport};
+use tripod_model::{Error, Result};
+
+/// Identifiers of cluster networks are this long, those of local ones 64 digits.
+const CLUSTER_ID_LENGTH: usize = 25;
+
+/// A session with the manager in this process.
+struct LocalSession {
+    assignments: tokio::sync::Mutex<NodeSession>,
+    reporter: Reporter,
+}
+
+impl LocalSession {
+    fn new(session: NodeSession) -> Self {
+        Self { reporter: session.reporter(), assignments: tokio::sync::Mutex::new(session) }
+    }
+}
+
+#[async_trait]
+impl Session for LocalSession {
+    async fn next(&self) -> Result<Assignment> {
+        let next = self.assignments.lock().await.next().await;
+        next.ok_or_else(|| Error::unavailable("the manager has stopped"))
+    }
+
+    async fn report(&self, reports: Vec<PodReport>) -> Result<()> {
+        self.reporter.report(reports)
+    }
+
+    async fn acknowledge(&self, revision: u64) -> Result<()> {
+        self.reporter.acknowledge(revision);
+        Ok(())
+    }
+}
+
+/// The cluster's networks for containers of `docker run`: found at the manager, addresses leased over the session.
+struct Leases {
+    engine: Engine,
+    session: Mutex<Option<Reporter>>,
+    /// Network of each endpoint that holds a lease.
+    held: Mutex<BTreeMap<String, String>>,
+}
+
+impl Leases {
+    fn reporter(&self) -> Result<Reporter> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.clone().ok_or_else(|| Error::unavailable("this node has no session with a manager"))
+    }
+
+    fn hold(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) -> BTreeSet<String> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut held);
+        held.values().cloned().collect()
+    }
+
+    /// Takes up a new session: what local containers hold is asked for again.
+    async fn begin(&self, agent: &Agent, reporter: Reporter) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter.clone());
+        for record in agent.containers().iter().filter(|r| r.is_running() && r.owner == Owner::Local) {
+            for e in &record.endpoints {
+                let (Some(net), true) = (e.ipv4, e.network_id.len() == CLUSTER_ID_LENGTH) else { continue };
+                match reporter.lease(&e.id, &e.network_id, Some(net.addr())).await {
+                    Ok(_) => drop(self.hold(|held| drop(held.insert(e.id.clone(), e.network_id.clone())))),
+                    Err(error) => tracing::warn!("{} loses its place in {}: {error}", record.name, e.network_name),
+                }
+            }
+        }
+        reporter.attach(self.hold(|_| {}));
+    }
+}
+
+#[async_trait]
+impl ClusterNetworks for Leases {
+    async fn find(&self, reference: &str) -> Result<Option<Arc<NetworkSpec>>> {
+        let Ok(manager) = self.engine.manager() else { return Ok(None) };
+        match manager.network(reference) {
+            Ok(network) if network.spec.attachable => Ok(Some(Arc::new(network.spec))),
+            Ok(network) => Err(Error::forbidden(format_args!(
+                "Could not attach to network {reference}: rpc error: code = PermissionDenied desc = network {} not \
+                 manually attachable",
+                network.spec.id
+            ))),
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn lease(&self, network_id: &str, endpoint_id: &str, wanted: Option<IpAddr>) -> Result<IpNet> {
+        let reporter = self.reporter()?;
+        let address = reporter.lease(endpoint_id, network_id, wanted).await?;
+        reporter.attach(self.hold(|held| drop(held.insert(endpoint_id.to_owned(), network_id.to_owned()))));
+        Ok(address)
+    }
+
+    async fn release(&self, _network_id: &str, endpoint_id: &str) -> Result<()> {
+        let reporter = self.reporter()?;
+        reporter.release(endpoint_id);
+        reporter.attach(self.hold(|held| drop(held.remove(endpoint_id))));
+        Ok(())
+    }
+}
+
+/// Follows the daemon's standing until `stop` is cancelled.
+pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> JoinHandle<()> {
+    let (agent, engine) = (agent.clone(), engine.clone());
+    relay_events(&agent, &engine);
+    let leases =
+        Arc::new(Leases { engine: engine.clone(), session: Mutex::new(None), held: Mutex::default() });
+    agent.set_cluster_networks(leases.clone());
+    tokio::spawn(async move {
+        let mut standing = engine.watch_membership();
+        loop {
+            let now = *standing.borrow_and_update();
+            let session_over = CancellationToken::new();
+            let running = match (now, engine.manager()) {
+                (Membership::Active, Ok(manager)) => Some(tokio::spawn(take_part(
+                        agent.clone(),
+                        manager,
+                        leases.clone(),
+                        session_over.clone(),
+                    ))),
+                (Membership::Inactive, _) => {
+                    if let Err(e) = agent.leave_cluster().await {
+                        tracing::error!("what the cluster had on this node is not all gone: {e}");
+                    }
+                    None
+                }
+                _ => None,
+            };
+            let ending = tokio::select! {
+                () = stop.cancelled() => true,
+                changed = standing.changed() => changed.is_err(),
+            };
+            session_over.cancel();
+            if let Some(running) = running {
+                let _ = running.await;
+            }
+            if ending {
+                return;
+            }
+        }
+    })
+}
+
+async fn take_part(agent: Agent, manager: Arc<Manager>, leases: Arc<Leases>, over: CancellationToken) {
+    if let Err(e) = agent.ensure_gateway_bridge().await {
+        tracing::error!("tasks on overlay networks have no way out: {e}");
+    }
+    let host = tripod_agent::host::HostFacts::read();
+    let identity = NodeIdentity {
+        id: manager.node_id().to_owned(),
+        hostname: host.hostname,
+        platform: (host.machine, "linux".into()),
+    };
+    while !over.is_cancelled() {
+        let session = match manager.session(manager.node_id()) {
+            Ok(session) => Arc::new(LocalSession::new(session)),
+            Err(e) => {
+                tracing::error!("no session with the manager: {e}");
+                return;
+            }
+        };
+        leases.begin(&agent, session.reporter.clone()).await;
+        match agent.run_session(identity.clone(), session, over.clone()).await {
+            Ok(()) => return,
+            Err(e) => tracing::warn!("the session with the manager ended, another follows: {e}"),
+        }
+    }
+}
+
+/// The cluster's events are part of the node's stream.
+fn relay_events(agent: &Agent, engine: &Engine) {
+    let (agent, mut events) = (agent.clone(), engine.events());
+    tokio::spawn(async move {
+        loop {
+            match events.recv().await {
+                Ok(event) => agent.events().publish(event),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!("{missed} events of the cluster were missed");
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+}

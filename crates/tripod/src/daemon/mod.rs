@@ -1,0 +1,209 @@
+//! `tripod daemon`: one node in the foreground. Opens the parts, wires them, serves, and ends in an orderly way.
+
+mod doors;
+mod membership;
+mod notify;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tripod_agent::host::HostFacts;
+use tripod_agent::{Agent, Ports};
+use tripod_engine::Engine;
+use tripod_model::image::Platform;
+use tripod_model::node::NodeDescription;
+use tripod_model::{Error, Result};
+use tripod_net::KernelNet;
+use tripod_runtime::images::{ImageStore, RegistryOptions};
+use tripod_runtime::volumes::VolumeStore;
+use tripod_runtime::{BUILTIN, OciRuntime};
+
+use crate::cli::DaemonArgs;
+
+/// Runs the daemon until it is told to end.
+pub(crate) fn run(args: DaemonArgs) -> Result<()> {
+    init_logging(&args.log_level);
+    // Few threads with small stacks: what waits here is the kernel, not arithmetic.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
+        .max_blocking_threads(32)
+        .thread_keep_alive(std::time::Duration::from_secs(5))
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(args));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+fn init_logging(level: &str) {
+    let filter = std::env::var("TRIPOD_LOG").unwrap_or_else(|_| level.to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+async fn serve(args: DaemonArgs) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let root = data_root(&args.data_root)?;
+    let _lock = lock(&root)?;
+    let run_dir = args.run_dir.clone().unwrap_or_else(|| default_run_dir(&root));
+    fs::create_dir_all(&run_dir)?;
+    // Bound first: a wrong address is told before anything is started.
+    let listeners = doors::bind(&args).await?;
+    let node = open_node(&args, &root, &run_dir).await?;
+    let stop = CancellationToken::new();
+    let sessions = membership::spawn(&node.agent, &node.engine, stop.clone());
+    let served = doors::serve(listeners, &args, &root, &node, stop.clone());
+    tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
+    notify::ready();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending");
+    stop.cancel();
+    sessions.await.map_err(Error::internal)?;
+    served.await.map_err(Error::internal)?;
+    if args.stop_containers {
+        node.agent.stop_all().await;
+    }
+    node.engine.shutdown().await;
+    node.runtime.close().await
+}
+
+/// The opened parts of a node.
+struct Node {
+    agent: Agent,
+    engine: Engine,
+    runtime: Arc<OciRuntime>,
+}
+
+async fn open_node(args: &DaemonArgs, root: &Path, run_dir: &Path) -> Result<Node> {
+    let host = HostFacts::read();
+    let images = {
+        let path = root.join("images");
+        let registries =
+            RegistryOptions { insecure: args.insecure_registry.clone(), ..RegistryOptions::default() };
+        tokio::task::spawn_blocking(move || ImageStore::open_with(&path, registries))
+    };
+    let net = KernelNet::open(&tripod_net::Options::new(run_dir, host.hostname.clone()))?;
+    let runtime = Arc::new(OciRuntime::open(runtime_options(args, root, run_dir)).await?);
+    let images = images.await.map_err(Error::internal)??;
+    let ports = Ports {
+        runtime: runtime.clone(),
+        net: Arc::new(net),
+        images: Arc::new(images),
+        volumes: Arc::new(VolumeStore::open(&root.join("volumes"))?),
+    };
+    let options = tripod_agent::Options {
+        root: root.join("node"),
+        run_dir: run_dir.to_owned(),
+        hostname: host.hostname.clone(),
+        address_pools: Vec::new(),
+    };
+    let engine_options = tripod_engine::Options {
+        description: describe(args, &host),
+    };
+    let (agent, engine) = tokio::try_join!(
+        Agent::open(options, ports),
+        Engine::open(root.join("swarm"), engine_options)
+    )?;
+    Ok(Node {
+        agent,
+        engine,
+        runtime,
+    })
+}
+
+fn runtime_options(args: &DaemonArgs, root: &Path, run_dir: &Path) -> tripod_runtime::Options {
+    let mut options = tripod_runtime::Options {
+        keeper: run_dir.join("keeper"),
+        containers: root.join("node/containers"),
+        ..tripod_runtime::Options::below(root)
+    };
+    for name in ["runc", "crun"] {
+        options.runtimes.push((name.to_owned(), PathBuf::from(name)));
+    }
+    if args.oci_runtime != BUILTIN {
+        let path = PathBuf::from(&args.oci_runtime);
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        options.runtimes.retain(|(known, _)| *known != name);
+        options.runtimes.push((name.clone(), path));
+        options.default_runtime = name;
+    }
+    options
+}
+
+/// What this machine is and has, for the cluster.
+fn describe(args: &DaemonArgs, host: &HostFacts) -> NodeDescription {
+    let plugins = [
+        ("Log", "json-file"),
+        ("Log", "local"),
+        ("Log", "none"),
+        ("Network", "bridge"),
+        ("Network", "host"),
+        ("Network", "null"),
+        ("Network", "overlay"),
+        ("Volume", "local"),
+    ];
+    NodeDescription {
+        hostname: host.hostname.clone(),
+        platform: Platform {
+            os: "linux".into(),
+            architecture: host.machine.clone(),
+            variant: String::new(),
+        },
+        nano_cpus: i64::from(host.cpus) * 1_000_000_000,
+        memory: i64::try_from(host.memory).unwrap_or(i64::MAX),
+        engine_version: env!("CARGO_PKG_VERSION").into(),
+        engine_labels: args
+            .labels
+            .iter()
+            .map(|l| l.split_once('=').unwrap_or((l, "")))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
+        plugins: plugins
+            .iter()
+            .map(|(k, n)| ((*k).to_owned(), (*n).to_owned()))
+            .collect(),
+        ..NodeDescription::default()
+    }
+}
+
+fn data_root(wanted: &Path) -> Result<PathBuf> {
+    let context = |e: std::io::Error| Error::internal(format_args!("data root {}: {e}", wanted.display()));
+    fs::create_dir_all(wanted).map_err(context)?;
+    wanted.canonicalize().map_err(context)
+}
+
+/// Running state of daemons with different data roots does not meet.
+fn default_run_dir(root: &Path) -> PathBuf {
+    let digest = hex::encode(Sha256::digest(root.as_os_str().as_encoded_bytes()));
+    Path::new("/run/tripod").join(&digest[..12])
+}
+
+/// Keeps a second daemon away from the same data.
+fn lock(root: &Path) -> Result<fs::File> {
+    let path = root.join("daemon.lock");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Error::conflict(format_args!(
+            "another daemon uses the data root {}",
+            root.display()
+        ))
+    })?;
+    Ok(file)
+}
