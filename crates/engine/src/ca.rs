@@ -174,18 +174,18 @@ impl Authority {
     }
 }
 
-/// Whether half of a certificate's life is over at a time: it is to be renewed.
-pub(crate) fn is_stale(cert: &str, at: Time) -> bool {
-    let Ok(der) = pem_der(cert) else { return true };
+/// When half of a certificate's life is over and it is to be renewed; the beginning of time for what is none.
+pub(crate) fn renew_at(cert: &str) -> Time {
+    let Ok(der) = pem_der(cert) else { return Time::MIN };
     let Ok((_, cert)) = x509_parser::certificate::X509Certificate::from_der(&der) else {
-        return true;
+        return Time::MIN;
     };
     let (from, to) = (
         cert.validity().not_before.timestamp(),
         cert.validity().not_after.timestamp(),
     );
     let issued = from + CLOCK_SKEW.as_secs() as i64;
-    at.as_second() >= issued + (to - issued) / 2
+    Time::from_second(issued + (to - issued) / 2).unwrap_or(Time::MIN)
 }
 
 fn pem_der(pem: &str) -> Result<Vec<u8>> {
@@ -268,9 +268,8 @@ mod tests {
         assert_eq!(cert.issuer().to_string(), "CN=swarm-ca");
         cert.verify_signature(Some(root.public_key())).unwrap();
         let after = |seconds: i64| Time::now() + jiff::SignedDuration::from_secs(seconds);
-        assert!(!is_stale(&id.cert, after(1700)));
-        assert!(is_stale(&id.cert, after(1900)));
-        assert!(is_stale("nonsense", after(0)));
+        assert!((after(1700)..after(1900)).contains(&renew_at(&id.cert)));
+        assert_eq!(renew_at("nonsense"), Time::MIN);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! The loop sleeps until the store changes, a node reports, or a plan's own time comes; it never polls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use tripod_model::pod::Pod;
 use tripod_model::session::PodReport;
 use tripod_model::swarm::{SwarmCluster, SwarmService};
 use tripod_model::{Result, Time};
-use tripod_plan::{Object, Plan, View, Write};
+use tripod_plan::{Object, View, Write};
 use tripod_raft::{RaftError, Watch};
 use tripod_store::{Change, Claim, Event, Expected, Key, StoredObject, Txn, TxnError};
 
-use crate::db::{Stored, TypedTxn, key_of, to_error};
+use crate::db::{Stored, key_of, to_error};
 use crate::events;
 use crate::manager::{Manager, load};
 
@@ -71,6 +71,8 @@ pub(crate) struct Controller {
     /// Written when the store lets us: node identifiers and whether they are present.
     presence: BTreeMap<String, bool>,
     reports: Vec<(String, PodReport)>,
+    /// What this loop wrote, by revision, until the change comes back: it need not be decoded.
+    written: HashMap<u64, Object>,
     /// Answered when the view holds all that was written.
     leases: Vec<Input>,
     /// Do not write before this instant.
@@ -102,6 +104,7 @@ impl Controller {
             expiries: BTreeMap::new(),
             presence: BTreeMap::new(),
             reports: Vec::new(),
+            written: HashMap::new(),
             leases: Vec::new(),
             rest_until: None,
             led: false,
@@ -287,9 +290,16 @@ impl Controller {
         }
         self.manager.change_view(|view| {
             for event in &events {
-                let outcome = match event.change {
-                    Change::Deleted => Ok(drop_object(view, &event.object.key)),
-                    Change::Added | Change::Modified => take_over(view, &event.object),
+                let outcome = match (event.change, self.written.remove(&event.revision)) {
+                    (Change::Deleted, _) => {
+                        drop_object(view, &event.object.key);
+                        Ok(())
+                    }
+                    (_, Some(object)) => {
+                        take_own(view, object, event.revision);
+                        Ok(())
+                    }
+                    (_, None) => take_over(view, &event.object),
                 };
                 if let Err(error) = outcome {
                     tracing::error!(key = %event.object.key, %error, "an object cannot be read");
@@ -313,6 +323,7 @@ impl Controller {
                     view.upsert_lease(&owner, held);
                 }
                 self.manager.change_view(|old| *old = view);
+                self.written.clear();
                 self.store = store;
                 self.manager.set_view_revision(self.store.revision());
             }
@@ -322,7 +333,7 @@ impl Controller {
 
     /// Writes which nodes came and went.
     async fn presence(&mut self) -> Result<bool, Refused> {
-        let mut txn = Txn::new();
+        let mut writes = Vec::new();
         let now = Time::now();
         self.manager.with_view(|view| {
             for (id, present) in &self.presence {
@@ -332,16 +343,20 @@ impl Controller {
                     false => (NodeState::Down, "heartbeat failure"),
                 };
                 if node.status.state != state {
+                    let based_on = node.metadata.revision();
                     let mut node = Node::clone(node);
                     node.status.state = state;
                     node.status.message = message.into();
                     node.status.since = Some(now);
                     node.status.updated_at = Some(now);
-                    txn = std::mem::take(&mut txn).replace(&node);
+                    writes.push(Write::Update {
+                        object: Object::Node(Arc::new(node)),
+                        based_on,
+                    });
                 }
             }
         });
-        let wrote = self.submit(txn).await?;
+        let wrote = self.execute(writes).await?;
         self.presence.clear();
         Ok(wrote)
     }
@@ -364,8 +379,15 @@ impl Controller {
                 }
             }
         });
-        let txn = merged.values().fold(Txn::new(), |txn, pod| txn.replace(pod));
-        let wrote = self.submit(txn).await?;
+        let writes = merged.into_values().map(|pod| {
+            let based_on = pod.metadata.revision();
+            Write::Update {
+                object: Object::Pod(Arc::new(pod)),
+                based_on,
+            }
+        });
+        let writes = writes.collect();
+        let wrote = self.execute(writes).await?;
         self.reports.clear();
         Ok(wrote)
     }
@@ -386,7 +408,7 @@ impl Controller {
         if let Some(at) = plan.wake_at {
             self.wakes.entry(at).or_default().extend(dirty.iter().cloned());
         }
-        let written = self.execute(plan).await;
+        let written = self.execute(plan.writes).await;
         if written.is_err() {
             self.manager
                 .change_view(|view| dirty.into_iter().for_each(|s| view.mark_dirty(s)));
@@ -394,33 +416,45 @@ impl Controller {
         written
     }
 
-    async fn execute(&mut self, plan: Plan) -> Result<bool, Refused> {
-        let (mut txn, mut size, mut wrote) = (Txn::new(), 0, false);
-        for write in &plan.writes {
-            size += add(&mut txn, write);
+    /// Writes all there is to write, in as few transactions as their size allows.
+    async fn execute(&mut self, writes: Vec<Write>) -> Result<bool, Refused> {
+        let wrote = !writes.is_empty();
+        let (mut txn, mut objects, mut size) = (Txn::new(), Vec::new(), 0);
+        for write in writes {
+            size += add(&mut txn, &write);
+            objects.push(match write {
+                Write::Create(object) | Write::Update { object, .. } => Some(object),
+                Write::Delete { .. } => None,
+            });
             if size >= TXN_BYTES {
-                wrote |= self.submit(std::mem::take(&mut txn)).await?;
+                self.submit(std::mem::take(&mut txn), std::mem::take(&mut objects))
+                    .await?;
                 size = 0;
             }
         }
-        wrote |= self.submit(txn).await?;
+        if !objects.is_empty() {
+            self.submit(txn, objects).await?;
+        }
         Ok(wrote)
     }
 
-    /// Writes, unless there is nothing to write.
-    async fn submit(&mut self, txn: Txn) -> Result<bool, Refused> {
-        if txn.ops.is_empty() {
-            return Ok(false);
-        }
+    async fn submit(&mut self, txn: Txn, objects: Vec<Option<Object>>) -> Result<(), Refused> {
         match self.manager.db().try_submit(txn).await {
-            Ok(_) => Ok(true),
+            Ok(done) => {
+                let stored = done.objects.iter().map(|o| o.as_ref().map(|o| o.revision));
+                let written = stored
+                    .zip(objects)
+                    .filter_map(|(revision, object)| Some((revision?, object?)));
+                self.written.extend(written);
+                Ok(())
+            }
             Err(RaftError::Rejected(TxnError::Conflict { key, .. })) => {
-                tracing::debug!(%key, "a plan was overtaken");
                 if self.manager.db().snapshot().revision() == self.store.revision() {
                     // The view is not behind: the plan itself contradicts the store.
                     tracing::error!(%key, "a plan contradicts the store");
                     return Err(Refused::Later);
                 }
+                tracing::debug!(%key, "a plan was overtaken");
                 Err(Refused::Stale)
             }
             Err(e) => {
@@ -451,6 +485,20 @@ pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Takes over an object that this loop wrote.
+fn take_own(view: &mut View, object: Object, revision: u64) {
+    fn at<K: Kind>(mut object: Arc<K>, revision: u64) -> Arc<K> {
+        Arc::make_mut(&mut object).meta_mut().resource_version = revision.to_string();
+        object
+    }
+    match object {
+        Object::Pod(o) => view.upsert_pod(at(o, revision)),
+        Object::Service(o) => view.upsert_service(at(o, revision)),
+        Object::Network(o) => view.upsert_network(at(o, revision)),
+        Object::Node(o) => view.upsert_node(at(o, revision)),
+    }
 }
 
 fn drop_object(view: &mut View, key: &Key) {

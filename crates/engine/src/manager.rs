@@ -37,7 +37,7 @@ pub struct Manager {
     /// Shared: something begins to refer to a secret, config or network. Exclusive: one of them goes, or takes what
     /// must not be taken twice (a port, a subnet).
     references: tokio::sync::RwLock<()>,
-    controller: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for Manager {
@@ -72,19 +72,20 @@ impl Manager {
             sessions: Sessions::default(),
             settings: tokio::sync::Mutex::new(()),
             references: tokio::sync::RwLock::new(()),
-            controller: Mutex::new(None),
+            tasks: Mutex::default(),
         });
         let cluster = manager.swarm_inspect()?;
         manager.apply_keys(&cluster, false).await?;
         let controller = Controller::new(manager.clone(), store_events, inputs, events);
-        *lock(&manager.controller) = Some(tokio::spawn(controller.run()));
+        let renewal = manager.clone().renew_certificates();
+        lock(&manager.tasks).extend([tokio::spawn(controller.run()), tokio::spawn(renewal)]);
         Ok(manager)
     }
 
-    /// Stops the controller loop and the store. Sessions end.
+    /// Stops the loops and the store. Sessions end.
     pub(crate) async fn stop(&self) {
-        let controller = lock(&self.controller).take();
-        if let Some(task) = controller {
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        for task in tasks {
             task.abort();
             // Cancelled, which is what was asked for.
             let _ = task.await;

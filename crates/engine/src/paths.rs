@@ -103,6 +103,11 @@ impl Paths {
         ))
     }
 
+    /// The node's certificate.
+    pub(crate) fn read_certificate(&self) -> Option<String> {
+        fs::read_to_string(self.certificates().join("swarm-node.crt")).ok()
+    }
+
     /// Forgets the cluster: first who this node was in it, so that a half-done removal counts as done.
     pub(crate) fn forget(&self) -> Result<()> {
         remove(fs::remove_file(self.standing()))?;

@@ -1,6 +1,7 @@
 //! The cluster object: founding, inspecting, settings, tokens, the authority and the unlock key.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -27,6 +28,8 @@ pub(crate) const FIRST_VNI: u32 = 4096;
 const DEFAULT_DATA_PATH_PORT: u16 = 4789;
 const DEFAULT_POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 0, 0), 8);
 const DEFAULT_SUBNET_SIZE: u8 = 24;
+/// At most this often is a renewal tried.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000_000_000;
 
 /// The objects of a cluster that is about to be.
@@ -361,7 +364,7 @@ impl Manager {
             store.set_unlock_key(key.as_ref()).map_err(crate::db::to_error)?;
             let kept = if reissue { None } else { paths.read_certificates() };
             let kept = kept.filter(|(root, cert, _)| {
-                *root == cluster.status.ca_cert && !ca::is_stale(cert, Time::now())
+                *root == cluster.status.ca_cert && Time::now() < ca::renew_at(cert)
             });
             if let Some((root, cert, node_key)) = kept {
                 return paths.write_certificates(&root, &cert, key.is_none().then_some(&node_key));
@@ -375,6 +378,24 @@ impl Manager {
         });
         written.await.map_err(Error::internal)??;
         self.describe_self().await
+    }
+
+    /// Renews this node's certificate whenever half of its life is over, for as long as the manager runs.
+    pub(crate) async fn renew_certificates(self: Arc<Self>) {
+        loop {
+            let wait = match self.paths().read_certificate() {
+                Some(cert) => ca::renew_at(&cert).duration_since(Time::now()),
+                None => return,
+            };
+            tokio::time::sleep(Duration::try_from(wait).unwrap_or_default().max(RENEWAL_PAUSE)).await;
+            let renewed = match self.swarm_inspect() {
+                Ok(cluster) => self.apply_keys(&cluster, false).await,
+                Err(e) => Err(e),
+            };
+            if let Err(error) = renewed {
+                tracing::error!(%error, "the node's certificate cannot be renewed");
+            }
+        }
     }
 
     /// `docker swarm init --force-new-cluster` on a manager: the cluster goes on with this manager alone.

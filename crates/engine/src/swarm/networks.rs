@@ -178,6 +178,18 @@ impl Manager {
                 "network {id} is in use by task {task}"
             )));
         }
+        if self
+            .sessions
+            .leases()
+            .values()
+            .flatten()
+            .any(|(leased, _)| leased == id)
+        {
+            let name = &network.spec.name;
+            return Err(Error::forbidden(format_args!(
+                "error while removing network: network {name} has active endpoints"
+            )));
+        }
         self.db().delete(&network).await?;
         Ok(network)
     }

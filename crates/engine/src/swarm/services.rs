@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tripod_model::data::{ConfigMap, Network, Secret};
 use tripod_model::pod::DesiredState;
 use tripod_model::swarm::{
-    DataReference, JobStatus, NAMESPACE, NetworkAttachmentConfig, ServiceMode, ServiceSpec, SwarmService,
-    TaskState, UpdateState, UpdateStatus,
+    DataReference, NAMESPACE, NetworkAttachmentConfig, ServiceMode, ServiceSpec, SwarmService, TaskState,
 };
 use tripod_model::{Error, Result, Time};
+use tripod_plan::rollout::{new_service, rollback_service, update_service};
+use tripod_plan::validate;
 use tripod_raft::RaftError;
 use tripod_store::{Txn, TxnError};
 
@@ -16,8 +17,7 @@ use super::filters::Filters;
 use super::find::find;
 use crate::db::{NETWORK_NAMES, SERVICE_NAMES, Snapshot, TypedTxn, stored, to_error};
 use crate::manager::Manager;
-use crate::new_id;
-use crate::swarm::cluster::meta;
+use crate::{new_id, new_uid};
 
 /// Networks of a node itself, which services may name.
 const NODE_NETWORKS: [&str; 3] = ["host", "bridge", "none"];
@@ -52,22 +52,9 @@ impl Manager {
     pub async fn service_create(&self, mut spec: ServiceSpec) -> Result<SwarmService> {
         let _references = self.refer(&spec).await;
         let state = self.db().snapshot();
-        self.admit(&state, &mut spec, None)?;
-        let now = Time::now();
-        let mut metadata = meta(new_id(), now);
-        metadata.namespace = NAMESPACE.into();
-        let mut service = SwarmService {
-            metadata,
-            spec,
-            ..SwarmService::default()
-        };
-        service.status.updated_at = Some(now);
-        if service.spec.mode.is_job() {
-            service.status.job = Some(JobStatus {
-                iteration: 0,
-                last_execution: Some(now),
-            });
-        }
+        resolve_names(&state, &mut spec)?;
+        self.with_view(|view| validate::create(view, &spec))?;
+        let service = new_service(new_id(), new_uid(), spec, Time::now());
         let txn = require_used(Txn::new().insert(&service), &service.spec);
         let written = self.db().try_submit(txn).await;
         stored(written.map_err(|e| service_error(e, &service.spec.name))?)
@@ -81,51 +68,27 @@ impl Manager {
         &self,
         id: &str,
         version: u64,
-        spec: ServiceSpec,
+        mut spec: ServiceSpec,
         how: ServiceUpdate,
     ) -> Result<SwarmService> {
         let _references = self.refer(&spec).await;
         let state = self.db().snapshot();
-        let mut service = find_service(&state, id)?;
+        let service = find_service(&state, id)?;
         if service.metadata.revision() != version {
             return Err(Error::out_of_sequence("update out of sequence"));
         }
-        let now = Time::now();
-        service.metadata.generation += 1;
-        service.status.updated_at = Some(now);
-        if how.rollback {
-            let Some(previous) = service.previous_spec.take() else {
-                let text = format!("service {id} does not have a previous spec");
-                return Err(Error::invalid(text));
-            };
-            service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
-            service.status.update = Some(UpdateStatus {
-                state: UpdateState::RollbackStarted,
-                started_at: Some(now),
-                completed_at: None,
-                message: "manually requested rollback".into(),
-                generation: service.metadata.generation,
-                failed_tasks: Vec::new(),
-                last_batch_at: None,
-            });
+        let next = if how.rollback {
+            rollback_service(&service, Time::now())?
         } else {
-            let mut spec = spec;
             unchangeable(&service.spec, &spec)?;
             keep_auth(&service, &mut spec, how);
-            self.admit(&state, &mut spec, Some(&service.metadata.name))?;
-            service.previous_spec = Some(std::mem::replace(&mut service.spec, spec));
-            service.status.update = None;
-        }
-        if service.spec.mode.is_job() {
-            let iteration = service.status.job.take().map_or(0, |job| job.iteration + 1);
-            service.status.job = Some(JobStatus {
-                iteration,
-                last_execution: Some(now),
-            });
-        }
-        let txn = require_used(Txn::new().replace(&service), &service.spec);
+            resolve_names(&state, &mut spec)?;
+            self.with_view(|view| validate::update(view, &service, &spec))?;
+            update_service(&service, spec, Time::now())
+        };
+        let txn = require_used(Txn::new().replace(&next), &next.spec);
         let written = self.db().try_submit(txn).await;
-        stored(written.map_err(|e| service_error(e, &service.spec.name))?)
+        stored(written.map_err(|e| service_error(e, &next.spec.name))?)
     }
 
     /// Removes a service and returns what it was; its tasks end.
@@ -203,22 +166,6 @@ impl Manager {
         self.caught_up().await;
         Referring::Alone { _guard: alone }
     }
-
-    /// Checks a specification and resolves the names in it.
-    fn admit(&self, state: &Snapshot, spec: &mut ServiceSpec, updated: Option<&str>) -> Result<()> {
-        let endpoint = spec.endpoint_spec.as_ref();
-        self.with_view(|view| tripod_plan::allocate::conflict(view, endpoint, updated))?;
-        for attachment in spec.networks.iter_mut().chain(&mut spec.task_template.networks) {
-            resolve_network(state, attachment)?;
-        }
-        let container = &spec.task_template.container;
-        missing("secret", &container.secrets, |id| {
-            Ok(state.get::<Secret>(NAMESPACE, id)?.is_some())
-        })?;
-        missing("config", &container.configs, |id| {
-            Ok(state.get::<ConfigMap>(NAMESPACE, id)?.is_some())
-        })
-    }
 }
 
 /// Held while a service is written.
@@ -268,6 +215,20 @@ fn keep_auth(service: &SwarmService, spec: &mut ServiceSpec, how: ServiceUpdate)
     container
         .registry_auth
         .clone_from(&from.task_template.container.registry_auth);
+}
+
+/// Puts identifiers in the place of names, and looks for what does not exist.
+fn resolve_names(state: &Snapshot, spec: &mut ServiceSpec) -> Result<()> {
+    for attachment in spec.networks.iter_mut().chain(&mut spec.task_template.networks) {
+        resolve_network(state, attachment)?;
+    }
+    let container = &spec.task_template.container;
+    missing("secret", &container.secrets, |id| {
+        Ok(state.get::<Secret>(NAMESPACE, id)?.is_some())
+    })?;
+    missing("config", &container.configs, |id| {
+        Ok(state.get::<ConfigMap>(NAMESPACE, id)?.is_some())
+    })
 }
 
 fn resolve_network(state: &Snapshot, attachment: &mut NetworkAttachmentConfig) -> Result<()> {
