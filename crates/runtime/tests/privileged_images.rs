@@ -36,7 +36,10 @@ impl Scratch {
 
     fn mounts(&self) -> Vec<PathBuf> {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let points = table.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
+        let points = table
+            .lines()
+            .filter_map(|l| l.split(' ').nth(4))
+            .map(PathBuf::from);
         points.filter(|p| p.starts_with(self.path())).collect()
     }
 }
@@ -61,7 +64,11 @@ fn layer(entries: &[Entry<'_>]) -> Vec<u8> {
         header.set_uid(*uid);
         header.set_gid(*uid);
         header.set_mtime(1_700_000_000);
-        let data = if *kind == EntryType::Regular { text.as_bytes() } else { b"" };
+        let data = if *kind == EntryType::Regular {
+            text.as_bytes()
+        } else {
+            b""
+        };
         header.set_size(data.len() as u64);
         if *kind == EntryType::Char {
             header.set_device_major(1).unwrap();
@@ -73,7 +80,8 @@ fn layer(entries: &[Entry<'_>]) -> Vec<u8> {
         if *path == "bin/cap" {
             // cap_net_raw+ep, version 2.
             let value = [1u8, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            out.append_pax_extensions([("SCHILY.xattr.security.capability", &value[..])]).unwrap();
+            out.append_pax_extensions([("SCHILY.xattr.security.capability", &value[..])])
+                .unwrap();
         }
         out.append_data(&mut header, path, data).unwrap();
     }
@@ -87,7 +95,8 @@ fn archive(layers: &[Vec<u8>]) -> Vec<u8> {
     let config = config.to_string().into_bytes();
     let config_name = format!("{}.json", hex(&config));
     let names: Vec<_> = (0..layers.len()).map(|i| format!("{i}.tar")).collect();
-    let manifest = serde_json::json!([{"Config": config_name, "RepoTags": ["demo:1"], "Layers": names}]).to_string();
+    let manifest =
+        serde_json::json!([{"Config": config_name, "RepoTags": ["demo:1"], "Layers": names}]).to_string();
     let mut out = Builder::new(Vec::new());
     let mut put = |name: &str, data: &[u8]| {
         let mut header = Header::new_gnu();
@@ -111,7 +120,13 @@ async fn demo(store: &ImageStore) -> Arc<Image> {
         ("bin/cap", F, "program", 0o755, 0),
         ("bin/again", EntryType::Link, "bin/su", 0o755, 0),
         ("etc/", D, "", 0o755, 0),
-        ("etc/passwd", F, "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n", 0o644, 0),
+        (
+            "etc/passwd",
+            F,
+            "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n",
+            0o644,
+            0,
+        ),
         ("etc/group", F, "web:x:33:\nextra:x:44:web\n", 0o644, 0),
         ("null", EntryType::Char, "", 0o666, 0),
         ("old", F, "old", 0o644, 0),
@@ -128,11 +143,18 @@ async fn demo(store: &ImageStore) -> Arc<Image> {
     ]);
     let third = layer(&[("dir/", D, "", 0o750, 33), ("dir/b", F, "b", 0o600, 33)]);
     let read: BoxRead = Box::new(Cursor::new(archive(&[lowest, second, third])));
-    store.load(read, mpsc::unbounded_channel().0).await.unwrap().remove(0)
+    store
+        .load(read, mpsc::unbounded_channel().0)
+        .await
+        .unwrap()
+        .remove(0)
 }
 
 fn kinds(changes: Vec<tripod_agent::ports::Change>) -> Vec<String> {
-    changes.into_iter().map(|c| format!("{}{}", ['C', 'A', 'D'][usize::from(c.kind)], c.path)).collect()
+    changes
+        .into_iter()
+        .map(|c| format!("{}{}", ['C', 'A', 'D'][usize::from(c.kind)], c.path))
+        .collect()
 }
 
 fn boxed(data: Vec<u8>) -> BoxRead {
@@ -150,13 +172,25 @@ async fn layers_become_a_root_and_changes_an_image() {
     assert_eq!(scratch.mounts(), [root.clone()], "mounted once");
     assert!(!root.join("old").exists() && !root.join("hidden/x").exists());
     assert_eq!(std::fs::read(root.join("hidden/y")).unwrap(), b"y");
-    assert_eq!((std::fs::read(root.join("dir/a")).unwrap(), std::fs::read(root.join("dir/b")).unwrap()), (b"a".to_vec(), b"b".to_vec()));
+    assert_eq!(
+        (
+            std::fs::read(root.join("dir/a")).unwrap(),
+            std::fs::read(root.join("dir/b")).unwrap()
+        ),
+        (b"a".to_vec(), b"b".to_vec())
+    );
     let dir = root.join("dir").metadata().unwrap();
-    assert_eq!((dir.uid(), dir.mode() & 0o7777, dir.mtime()), (33, 0o750, 1_700_000_000));
+    assert_eq!(
+        (dir.uid(), dir.mode() & 0o7777, dir.mtime()),
+        (33, 0o750, 1_700_000_000)
+    );
     let su = root.join("bin/su").metadata().unwrap();
     assert_eq!((su.mode() & 0o7777, su.nlink()), (0o4755, 2));
     let mut value = [0u8; 64];
-    assert_eq!(rustix::fs::getxattr(root.join("bin/cap"), "security.capability", &mut value[..]).unwrap(), 20);
+    assert_eq!(
+        rustix::fs::getxattr(root.join("bin/cap"), "security.capability", &mut value[..]).unwrap(),
+        20
+    );
     let null = root.join("null").metadata().unwrap();
     assert!(null.file_type().is_char_device() && null.rdev() == rustix::fs::makedev(1, 3));
     assert_eq!(root.metadata().unwrap().mode() & 0o7777, 0o755);
@@ -173,8 +207,13 @@ async fn layers_become_a_root_and_changes_an_image() {
     assert_eq!(store.container_size("one").await.unwrap().0, 10);
 
     let name = Some(Reference::parse("committed").unwrap());
-    let config = store.apply_changes(image.config.clone(), &["CMD x".into()]).unwrap();
-    let made = store.commit("one", &image.id, config, "me".into(), "m".into(), name).await.unwrap();
+    let config = store
+        .apply_changes(image.config.clone(), &["CMD x".into()])
+        .unwrap();
+    let made = store
+        .commit("one", &image.id, config, "me".into(), "m".into(), name)
+        .await
+        .unwrap();
     assert_eq!(made.diff_ids.len(), 4);
     store.prepare("two", &made.id).await.unwrap();
     let two = store.mount("two").await.unwrap().path;
@@ -193,7 +232,12 @@ async fn layers_become_a_root_and_changes_an_image() {
     store.discard("one").await.unwrap();
     store.discard("two").await.unwrap();
     store.discard("two").await.unwrap();
-    assert!(std::fs::read_dir(scratch.path().join("i/snapshots")).unwrap().next().is_none());
+    assert!(
+        std::fs::read_dir(scratch.path().join("i/snapshots"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
     wait_empty(&scratch, &scratch.path().join("i/trash"));
 }
 
@@ -205,8 +249,15 @@ fn wait_empty(scratch: &Scratch, dir: &Path) {
     let mut buf = [0u8; 4096];
     while std::fs::read_dir(dir).unwrap().next().is_some() {
         let mut ready = [rustix::event::PollFd::new(&watch, rustix::event::PollFlags::IN)];
-        let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut ready, Some(&limit)).unwrap(), 1, "trash is not emptied");
+        let limit = rustix::event::Timespec {
+            tv_sec: 20,
+            tv_nsec: 0,
+        };
+        assert_eq!(
+            rustix::event::poll(&mut ready, Some(&limit)).unwrap(),
+            1,
+            "trash is not emptied"
+        );
         rustix::io::read(&watch, &mut buf).unwrap();
     }
     assert!(scratch.mounts().is_empty());
@@ -227,36 +278,84 @@ async fn files_go_in_and_out_but_not_beyond() {
         ("data", EntryType::Symlink, "/srv/data", 0o777, 0),
         ("srv/data/", D, "", 0o755, 0),
     ]);
-    store.write_path("c", &[], "/", boxed(links), true, false).await.unwrap();
+    store
+        .write_path("c", &[], "/", boxed(links), true, false)
+        .await
+        .unwrap();
     let inside = layer(&[("f", F, "in volume", 0o600, 7)]);
-    store.write_path("c", &over, "/data", boxed(inside.clone()), true, false).await.unwrap();
+    store
+        .write_path("c", &over, "/data", boxed(inside.clone()), true, false)
+        .await
+        .unwrap();
     assert_eq!(volume.join("f").metadata().unwrap().uid(), 7);
-    store.write_path("c", &over, "/out", boxed(inside), true, false).await.unwrap();
+    store
+        .write_path("c", &over, "/out", boxed(inside), true, false)
+        .await
+        .unwrap();
     assert!(!Path::new("/etc/f").exists());
     let stat = store.stat_path("c", &over, "/data").await.unwrap();
-    assert_eq!((stat.name.as_str(), stat.link_target.as_str(), stat.mode >> 27 & 1), ("data", "/srv/data", 1));
+    assert_eq!(
+        (stat.name.as_str(), stat.link_target.as_str(), stat.mode >> 27 & 1),
+        ("data", "/srv/data", 1)
+    );
     let stat = store.stat_path("c", &over, "/data/f").await.unwrap();
     assert_eq!((stat.size, stat.mode), (9, 0o600));
     let e = store.stat_path("c", &over, "/nope").await.unwrap_err();
     assert_eq!(e.message, "Could not find the file /nope in container c");
-    let e = store.write_path("c", &[], "/", boxed(layer(&[("etc", F, "x", 0o644, 0)])), true, false).await.unwrap_err();
+    let e = store
+        .write_path(
+            "c",
+            &[],
+            "/",
+            boxed(layer(&[("etc", F, "x", 0o644, 0)])),
+            true,
+            false,
+        )
+        .await
+        .unwrap_err();
     assert!(e.message.contains("cannot overwrite directory"), "{e}");
-    let e = store.write_path("c", &[], "/etc/passwd", boxed(layer(&[])), true, false).await.unwrap_err();
+    let e = store
+        .write_path("c", &[], "/etc/passwd", boxed(layer(&[])), true, false)
+        .await
+        .unwrap_err();
     assert_eq!(e.message, "extraction point is not a directory");
 
     let mut tar = Vec::new();
-    store.read_path("c", &over, "/srv").await.unwrap().1.read_to_end(&mut tar).await.unwrap();
+    store
+        .read_path("c", &over, "/srv")
+        .await
+        .unwrap()
+        .1
+        .read_to_end(&mut tar)
+        .await
+        .unwrap();
     let names = |tar: &[u8]| -> Vec<String> {
         let mut archive = tar::Archive::new(tar);
-        archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().to_string_lossy().into_owned()).collect()
+        archive
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().to_string_lossy().into_owned())
+            .collect()
     };
     assert_eq!(names(&tar), ["srv/", "srv/data/", "srv/data/f"]);
     let mut tar = Vec::new();
-    store.export("c").await.unwrap().read_to_end(&mut tar).await.unwrap();
+    store
+        .export("c")
+        .await
+        .unwrap()
+        .read_to_end(&mut tar)
+        .await
+        .unwrap();
     let all = names(&tar);
-    assert!(all.contains(&"bin/su".to_owned()) && all.contains(&"out".to_owned()), "{all:?}");
+    assert!(
+        all.contains(&"bin/su".to_owned()) && all.contains(&"out".to_owned()),
+        "{all:?}"
+    );
 
-    assert_eq!(store.resolve_user("c", "web").await.unwrap(), (33, 33, vec![44], "/srv".to_owned()));
+    assert_eq!(
+        store.resolve_user("c", "web").await.unwrap(),
+        (33, 33, vec![44], "/srv".to_owned())
+    );
     let into = scratch.path().join("into");
     std::fs::create_dir(&into).unwrap();
     store.copy_up("c", "/dir", into.clone()).await.unwrap();
@@ -264,7 +363,10 @@ async fn files_go_in_and_out_but_not_beyond() {
     assert_eq!((made.uid(), made.mode() & 0o7777), (33, 0o750));
     assert_eq!(std::fs::read(into.join("b")).unwrap(), b"b");
     store.copy_up("c", "/none", into).await.unwrap();
-    assert!(scratch.mounts().is_empty(), "what was mounted for a while is gone");
+    assert!(
+        scratch.mounts().is_empty(),
+        "what was mounted for a while is gone"
+    );
     store.discard("c").await.unwrap();
 }
 
@@ -274,8 +376,14 @@ async fn deep_stacks_and_quick_starts() {
     // A long root: no single page of options would hold 120 layers of it.
     let root = scratch.path().join("x".repeat(120));
     let store = ImageStore::open(&root).unwrap();
-    let layers: Vec<_> = (0..120).map(|i| layer(&[(&format!("f{i}"), F, "x", 0o644, 0)])).collect();
-    let image = store.load(boxed(archive(&layers)), mpsc::unbounded_channel().0).await.unwrap().remove(0);
+    let layers: Vec<_> = (0..120)
+        .map(|i| layer(&[(&format!("f{i}"), F, "x", 0o644, 0)]))
+        .collect();
+    let image = store
+        .load(boxed(archive(&layers)), mpsc::unbounded_channel().0)
+        .await
+        .unwrap()
+        .remove(0);
     store.prepare("deep", &image.id).await.unwrap();
     let mounted = store.mount("deep").await.unwrap().path;
     assert_eq!(std::fs::read_dir(&mounted).unwrap().count(), 120);
@@ -300,8 +408,9 @@ async fn deep_stacks_and_quick_starts() {
 async fn volumes_with_options_are_mounted_for_their_users() {
     let Some(scratch) = Scratch::new() else { return };
     let store = VolumeStore::open(&scratch.path().join("v")).unwrap();
-    let options: BTreeMap<String, String> =
-        [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,nodev")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let options: BTreeMap<String, String> = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,nodev")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
     let path = store.create("mem", &options).await.unwrap();
     let volume = Volume {
         name: "mem".into(),
