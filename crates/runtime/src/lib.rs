@@ -2,3 +2,32 @@
 
 pub mod images;
 pub mod volumes;
+
+mod cgroup;
+mod client;
+mod helper;
+mod keeper;
+mod logs;
+mod oci;
+mod spec;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use oci::{BUILTIN, OciRuntime, Options};
+
+/// Becomes the keeper when the first argument says so (`keeper DIR`). The program's `main` calls this before it
+/// does anything else, above all before it starts threads.
+pub fn reexec_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter().skip(1);
+    if args.next()? != "keeper" {
+        return None;
+    }
+    Some(match args.next() {
+        Some(dir) => keeper::main(dir.as_ref()),
+        None => {
+            eprintln!("keeper: the directory is missing");
+            ExitCode::FAILURE
+        }
+    })
+}
