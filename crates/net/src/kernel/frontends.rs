@@ -21,8 +21,6 @@ use crate::render::host::{PUBLISHED, PUBLISHED_AT};
 use crate::render::table::Model;
 use crate::render::{address_port_key, port_key, target};
 
-const UDP: u8 = 17;
-
 /// Ports of the host and where they lead.
 type Leads = BTreeMap<(IpAddr, PortProtocol, u16), Vec<u8>>;
 
@@ -245,30 +243,29 @@ impl Inner {
             }
         }
         for (network, address) in gone {
-            if let Err(e) = self.forget(network, address, |protocol| protocol == UDP) {
+            if let Err(e) = self.forget(network, address, Some(conntrack::UDP)) {
                 tracing::warn!(error = %e, "cannot forget connections of a removed backend");
             }
         }
     }
 
-    fn forget(&self, network: &str, address: IpAddr, which: impl Fn(u8) -> bool) -> Result<()> {
+    fn forget(&self, network: &str, address: IpAddr, protocol: Option<u8>) -> Result<()> {
         let network = self.network(network)?;
-        let table = self.table_of(&network.kind);
-        let mut found =
-            conntrack::answered_by(table.socket(), address).map_err(failed("cannot list connections"))?;
-        found.retain(|e| which(e.protocol));
-        conntrack::forget(table.socket(), &found).map_err(failed("cannot forget connections"))
+        let socket = self.table_of(&network.kind).socket();
+        let found =
+            conntrack::answered_by(socket, address, protocol).map_err(failed("cannot list connections"))?;
+        conntrack::forget(socket, &found).map_err(failed("cannot forget connections"))
     }
 
     pub(crate) fn forget_connections(&self, network: &str, address: IpAddr) -> Result<()> {
-        self.forget(network, address, |_| true)
+        self.forget(network, address, None)
     }
 
     pub(crate) fn established(&self, network: &str, address: IpAddr) -> Result<usize> {
         let network = self.network(network)?;
         let table = self.table_of(&network.kind);
-        let found =
-            conntrack::answered_by(table.socket(), address).map_err(failed("cannot list connections"))?;
+        let found = conntrack::answered_by(table.socket(), address, Some(conntrack::TCP))
+            .map_err(failed("cannot list connections"))?;
         Ok(found.iter().filter(|e| e.established).count())
     }
 }

@@ -12,7 +12,13 @@ const GET: u16 = (1 << 8) | 1;
 const DELETE: u16 = (1 << 8) | 2;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
-const TCP: u8 = 6;
+const FILTER: u16 = 25;
+const FILTER_SOURCE: u32 = 1;
+const FILTER_PROTOCOL: u32 = 1 << 3;
+/// Number of TCP.
+pub(crate) const TCP: u8 = 6;
+/// Number of UDP.
+pub(crate) const UDP: u8 = 17;
 const TCP_ESTABLISHED: u8 = 3;
 
 /// What is known of one entry.
@@ -55,15 +61,33 @@ fn parse(b: &[u8]) -> Option<Entry> {
     })
 }
 
-/// All entries of the namespace that are answered by this address.
-pub(crate) fn answered_by(socket: &Socket, address: IpAddr) -> io::Result<Vec<Entry>> {
+/// All entries of the namespace that are answered by this address, of one protocol or of all.
+pub(crate) fn answered_by(socket: &Socket, address: IpAddr, protocol: Option<u8>) -> io::Result<Vec<Entry>> {
+    let IpAddr::V4(wanted) = address else {
+        return Ok(Vec::new());
+    };
     let mut m = Msg::new(GET, 0);
     m.raw(&[2, 0, 0, 0]);
+    // The kernel passes over the others by itself; one older than 5.8 does not know the filter and lists all.
+    m.nest(TUPLE_REPLY, |m| {
+        m.nest(1, |m| {
+            m.attr(1, &wanted.octets());
+        });
+        if let Some(p) = protocol {
+            m.nest(2, |m| {
+                m.u8(1, p);
+            });
+        }
+    });
+    m.nest(FILTER, |m| {
+        m.u32(2, FILTER_SOURCE | protocol.map_or(0, |_| FILTER_PROTOCOL));
+    });
     let mut found = Vec::new();
     socket.dump(m, |kind, b| {
         if kind == NEW
             && let Some(e) = parse(b)
-            && IpAddr::V4(e.answers) == address
+            && e.answers == wanted
+            && protocol.is_none_or(|p| p == e.protocol)
         {
             found.push(e);
         }

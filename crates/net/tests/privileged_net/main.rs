@@ -6,3 +6,4 @@ mod dns;
 mod host;
 mod overlays;
 mod speed;
+mod throughput;

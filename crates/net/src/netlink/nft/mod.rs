@@ -9,7 +9,7 @@ use std::io;
 
 use nix::sys::socket::SockProtocol;
 
-pub(crate) use encode::{Table, dump_elements, transaction};
+pub(crate) use encode::{Table, dropping_forward_chains, dump_elements, transaction};
 pub(crate) use expr::{Expr, HostOrder, Verdict};
 
 use super::Socket;
