@@ -8,33 +8,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tripod_model::data::Network;
 use tripod_model::event::Event as ModelEvent;
 use tripod_model::node::{Node, NodeState};
-use tripod_model::object::{Kind, decode, encode};
 use tripod_model::pod::Pod;
 use tripod_model::session::PodReport;
-use tripod_model::swarm::{SwarmCluster, SwarmService};
 use tripod_model::{Result, Time};
 use tripod_plan::{Object, View, Write};
 use tripod_raft::{RaftError, Watch};
-use tripod_store::{Change, Claim, Event, Expected, Key, StoredObject, Txn, TxnError};
+use tripod_store::{Change, Event, Txn, TxnError};
 
-use crate::db::{Stored, key_of, to_error};
+use crate::db::to_error;
 use crate::events;
-use crate::manager::{Manager, load};
+use crate::manager::Manager;
+use crate::mirror::{add, drop_object, load, take_over, take_own};
 
-/// The kinds that plans look at.
-pub(crate) const KINDS: [&str; 5] = [
-    SwarmCluster::RESOURCE,
-    Node::RESOURCE,
-    Network::RESOURCE,
-    SwarmService::RESOURCE,
-    Pod::RESOURCE,
-];
 /// A transaction takes no further write once it has this many bytes.
 const TXN_BYTES: usize = 4 << 20;
 /// How long the loop rests after a write failed for a reason that time may cure.
@@ -150,29 +139,23 @@ impl Controller {
         }
     }
 
-    /// Does all there is to do now.
+    /// Does all there is to do now. Each round plans, so that a stream of reports does not keep plans waiting.
     async fn work(&mut self) {
         loop {
             while let Ok(input) = self.inputs.try_recv() {
                 self.note(input);
             }
-            match self.store.ready() {
-                Ok(events) => self.take(events),
-                Err(_) => self.resync(),
-            }
+            self.catch_up();
             self.answer_leases();
             self.expire();
-            if !self.lead() || self.resting() {
+            if !self.lead() {
+                self.manager.set_settled(self.store.revision());
                 return;
             }
-            let done = match self.presence().await {
-                Ok(false) => match self.merge().await {
-                    Ok(false) => self.plan().await,
-                    other => other,
-                },
-                other => other,
-            };
-            match done {
+            if self.resting() {
+                return;
+            }
+            match self.round().await {
                 Ok(true) | Err(Refused::Stale) => {}
                 Ok(false) => return,
                 Err(Refused::Later) => {
@@ -180,6 +163,30 @@ impl Controller {
                     return;
                 }
             }
+        }
+    }
+
+    /// Writes what is known of nodes and pods, then what follows from it. Whether anything was written.
+    async fn round(&mut self) -> Result<bool, Refused> {
+        let mut wrote = self.presence().await?;
+        if wrote {
+            self.catch_up();
+        }
+        if self.merge().await? {
+            wrote = true;
+            self.catch_up();
+        }
+        let revision = self.store.revision();
+        wrote |= self.plan().await?;
+        self.manager.set_settled(revision);
+        Ok(wrote)
+    }
+
+    /// Takes over all changes that are there.
+    fn catch_up(&mut self) {
+        match self.store.ready() {
+            Ok(events) => self.take(events),
+            Err(_) => self.resync(),
         }
     }
 
@@ -471,67 +478,4 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// Takes an object over into the view.
-pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
-    let bytes = &object.bytes;
-    match object.key.kind.as_str() {
-        Pod::RESOURCE => view.upsert_pod(Arc::new(decode(bytes)?)),
-        SwarmService::RESOURCE => view.upsert_service(Arc::new(decode(bytes)?)),
-        Node::RESOURCE => view.upsert_node(Arc::new(decode(bytes)?)),
-        Network::RESOURCE => view.upsert_network(Arc::new(decode(bytes)?)),
-        SwarmCluster::RESOURCE => view.upsert_cluster(Arc::new(decode(bytes)?)),
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Takes over an object that this loop wrote.
-fn take_own(view: &mut View, object: Object, revision: u64) {
-    fn at<K: Kind>(mut object: Arc<K>, revision: u64) -> Arc<K> {
-        Arc::make_mut(&mut object).meta_mut().resource_version = revision.to_string();
-        object
-    }
-    match object {
-        Object::Pod(o) => view.upsert_pod(at(o, revision)),
-        Object::Service(o) => view.upsert_service(at(o, revision)),
-        Object::Network(o) => view.upsert_network(at(o, revision)),
-        Object::Node(o) => view.upsert_node(at(o, revision)),
-    }
-}
-
-fn drop_object(view: &mut View, key: &Key) {
-    match key.kind.as_str() {
-        Pod::RESOURCE => view.remove_pod(&format!("{}/{}", key.namespace, key.name)),
-        SwarmService::RESOURCE => view.remove_service(&key.name),
-        Node::RESOURCE => view.remove_node(&key.name),
-        Network::RESOURCE => view.remove_network(&key.name),
-        SwarmCluster::RESOURCE => view.remove_cluster(),
-        _ => {}
-    }
-}
-
-/// Adds a plan's write to a transaction and returns its size.
-fn add(txn: &mut Txn, write: &Write) -> usize {
-    let (key, bytes, claims) = match write.object() {
-        Object::Pod(o) => stored_form(o.as_ref()),
-        Object::Service(o) => stored_form(o.as_ref()),
-        Object::Network(o) => stored_form(o.as_ref()),
-        Object::Node(o) => stored_form(o.as_ref()),
-    };
-    let size = bytes.len();
-    let taken = std::mem::take(txn);
-    *txn = match write {
-        Write::Create(_) => taken.create(key, bytes, claims),
-        Write::Update { based_on, .. } => taken.update(key, *based_on, bytes, claims),
-        Write::Delete { based_on, .. } => taken
-            .check(key.clone(), Expected::Revision(*based_on))
-            .delete(key),
-    };
-    size
-}
-
-fn stored_form<K: Stored>(object: &K) -> (Key, Bytes, Vec<Claim>) {
-    (key_of(object), encode(object).into(), object.claims())
 }

@@ -1,14 +1,12 @@
 //! A daemon's part in a cluster: none, a manager's, or one that waits to be unlocked.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use ipnet::Ipv4Net;
 use tokio::sync::{broadcast, watch};
 use tripod_model::event::Event;
-use tripod_model::node::{Availability, NodeDescription};
-use tripod_model::swarm::{SwarmCluster, SwarmSpec};
+use tripod_model::swarm::SwarmSpec;
 use tripod_model::{Error, Result};
 use tripod_raft::{Cluster, Options as RaftOptions, RaftError};
 
@@ -16,10 +14,11 @@ use crate::ca;
 use crate::db::{Db, to_error};
 use crate::manager::Manager;
 use crate::paths::{Paths, Standing};
+use crate::request::{
+    Addresses, InitRequest, JoinRequest, Membership, Options, SwarmInfo, no_advertise, parse_addr,
+};
 use crate::swarm::cluster::{self, Founding};
 
-/// The port of node traffic.
-const SWARM_PORT: u16 = 2377;
 /// Events that a slow listener may be behind.
 const EVENTS: usize = 1024;
 
@@ -33,133 +32,6 @@ const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can 
 const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating as a manager. \
                             Removing the last manager erases all current state of the swarm. Use `--force` to ignore \
                             this message.";
-
-/// What the daemon tells its engine.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// What this machine is. The engine fills in the trust part.
-    pub description: NodeDescription,
-}
-
-/// A daemon's standing (`LocalNodeState` of the Docker API).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Membership {
-    /// In no cluster.
-    #[default]
-    Inactive,
-    /// On its way into one.
-    Pending,
-    /// In one.
-    Active,
-    /// A manager that waits for the unlock key.
-    Locked,
-    /// In one, but its store cannot be used.
-    Error,
-}
-
-impl Membership {
-    /// The word of the Docker API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inactive => "inactive",
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Locked => "locked",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// What `docker swarm init` asks for. Interface names have been resolved to addresses by the caller.
-#[derive(Clone, Debug)]
-pub struct InitRequest {
-    /// `IP[:port]` on which other nodes are answered; empty is `0.0.0.0:2377`.
-    pub listen_addr: String,
-    /// `IP[:port]` that other nodes are told; empty is the listening address, which must then be a specific one.
-    pub advertise_addr: String,
-    /// Address for traffic between containers; empty is the advertised one.
-    pub data_path_addr: String,
-    /// UDP port of VXLAN; 0 is 4789.
-    pub data_path_port: u16,
-    /// Pools of overlay subnets; empty is `10.0.0.0/8`.
-    pub default_addr_pool: Vec<Ipv4Net>,
-    /// Prefix length of overlay subnets; 0 is 24.
-    pub subnet_size: u8,
-    /// Make a cluster of this manager alone from what it knows.
-    pub force_new_cluster: bool,
-    /// Settings.
-    pub spec: SwarmSpec,
-    /// Key of `spec.signing_ca_cert`.
-    pub signing_ca_key: String,
-    /// Whether this node takes pods.
-    pub availability: Availability,
-}
-
-impl Default for InitRequest {
-    fn default() -> Self {
-        Self {
-            listen_addr: String::new(),
-            advertise_addr: String::new(),
-            data_path_addr: String::new(),
-            data_path_port: 0,
-            default_addr_pool: Vec::new(),
-            subnet_size: 0,
-            force_new_cluster: false,
-            spec: SwarmSpec::default(),
-            signing_ca_key: String::new(),
-            availability: Availability::Active,
-        }
-    }
-}
-
-/// What `docker swarm join` asks for.
-#[derive(Clone, Debug, Default)]
-pub struct JoinRequest {
-    /// As in [`InitRequest`].
-    pub listen_addr: String,
-    /// As in [`InitRequest`].
-    pub advertise_addr: String,
-    /// As in [`InitRequest`].
-    pub data_path_addr: String,
-    /// Managers to ask.
-    pub remote_addrs: Vec<String>,
-    /// Token.
-    pub join_token: String,
-    /// Whether this node is to take pods.
-    pub availability: Availability,
-}
-
-/// Another manager, or this one, as `docker info` lists them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteManager {
-    /// Swarm identifier.
-    pub node_id: String,
-    /// `IP:port`.
-    pub addr: String,
-}
-
-/// The `Swarm` part of `docker info`.
-#[derive(Clone, Debug, Default)]
-pub struct SwarmInfo {
-    /// Standing.
-    pub state: Membership,
-    /// Swarm identifier of this node.
-    pub node_id: String,
-    /// Address of this node.
-    pub node_addr: String,
-    /// This node is a manager that can serve.
-    pub control_available: bool,
-    /// Why not.
-    pub error: String,
-    /// Managers.
-    pub remote_managers: Vec<RemoteManager>,
-    /// How many nodes there are.
-    pub nodes: usize,
-    /// How many of them are managers.
-    pub managers: usize,
-    /// The cluster (its status holds secrets: serve only what the API documents).
-    pub cluster: Option<SwarmCluster>,
-}
 
 enum Phase {
     Inactive,
@@ -508,55 +380,5 @@ impl Engine {
     /// [`tripod_model::ErrorKind::Invalid`].
     pub fn check_spec(spec: &SwarmSpec) -> Result<()> {
         cluster::check_spec(spec)
-    }
-}
-
-/// The addresses of a request.
-struct Addresses {
-    listen: SocketAddr,
-    advertise: Option<SocketAddr>,
-}
-
-impl Addresses {
-    fn of(request: &InitRequest) -> Result<Self> {
-        let listen = match request.listen_addr.as_str() {
-            "" => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SWARM_PORT),
-            text => parse_addr(text, SWARM_PORT, "ListenAddr")?,
-        };
-        let advertise = match request.advertise_addr.as_str() {
-            "" => (!listen.ip().is_unspecified()).then_some(listen),
-            text => {
-                let addr = parse_addr(text, listen.port(), "AdvertiseAddr")?;
-                if addr.ip().is_unspecified() {
-                    return Err(bad_addr("AdvertiseAddr"));
-                }
-                Some(addr)
-            }
-        };
-        Ok(Self { listen, advertise })
-    }
-}
-
-fn bad_addr(field: &str) -> Error {
-    let kind = if field == "ListenAddr" { "an" } else { "a non-zero" };
-    let text = format!(
-        "invalid {field}: must be {kind} IP address or network interface (with optional port number)"
-    );
-    Error::invalid(text).at(field)
-}
-
-fn no_advertise() -> Error {
-    Error::invalid("could not find the system's IP address - specify one with --advertise-addr")
-        .at("AdvertiseAddr")
-}
-
-fn parse_addr(text: &str, port: u16, field: &str) -> Result<SocketAddr> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, port));
-    }
-    match text.parse::<SocketAddr>() {
-        Ok(addr) if addr.port() == 0 => Ok(SocketAddr::new(addr.ip(), port)),
-        Ok(addr) => Ok(addr),
-        Err(_) => Err(bad_addr(field)),
     }
 }

@@ -11,15 +11,18 @@ mod db;
 mod engine;
 mod events;
 mod manager;
+mod mirror;
 mod paths;
+mod request;
 mod session;
 mod swarm;
 
 pub use db::{
     CONFIG_NAMES, Db, NETWORK_NAMES, NODE_IDS, SECRET_NAMES, SERVICE_NAMES, Snapshot, Stored, TypedTxn,
 };
-pub use engine::{Engine, InitRequest, JoinRequest, Membership, Options, RemoteManager, SwarmInfo};
+pub use engine::Engine;
 pub use manager::Manager;
+pub use request::{InitRequest, JoinRequest, Membership, Options, RemoteManager, SwarmInfo};
 pub use session::{NodeSession, Reporter};
 pub use swarm::{
     ClusterUpdate, Filters, NetworkRequest, ServiceCounts, ServiceUpdate, Task, cluster_network_spec,

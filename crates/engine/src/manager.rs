@@ -1,22 +1,27 @@
 //! A manager: the store it holds, the view of its plans, and what every operation on the cluster needs.
 
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tripod_model::event::Event;
 use tripod_model::node::{Node, NodeDescription, NodeRole};
-use tripod_model::{Error, Result, Time};
+use tripod_model::{Result, Time};
 use tripod_plan::View;
-use tripod_raft::{RaftError, Watch};
-use tripod_store::{Txn, TxnError, WatchFilter};
+use tripod_raft::RaftError;
+use tripod_store::{Txn, TxnError};
 
-use crate::controller::{self, Controller, Input};
+use crate::controller::{Controller, Input};
 use crate::db::{Db, TypedTxn, to_error};
-use crate::engine::{Membership, RemoteManager, SwarmInfo};
+use crate::mirror::load;
 use crate::paths::{Paths, Standing};
+use crate::request::{Membership, RemoteManager, SwarmInfo};
 use crate::session::Sessions;
 use crate::swarm::cluster::{describe, host_of};
+
+/// How long an answer waits at most for what follows from its write.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// A daemon that is a manager. Operations on the cluster are its methods; they read the store as it is now, and write
 /// through it.
@@ -30,6 +35,8 @@ pub struct Manager {
     view: RwLock<View>,
     /// The revision up to which the view has taken over the store's changes.
     applied: watch::Sender<u64>,
+    /// The revision up to which there is nothing left to plan.
+    settled: watch::Sender<u64>,
     input: mpsc::UnboundedSender<Input>,
     pub(crate) sessions: Sessions,
     /// One change of the cluster's settings at a time.
@@ -63,6 +70,7 @@ impl Manager {
             node_id: standing.node_id.clone(),
             cluster_id: standing.cluster_id.clone(),
             applied: watch::Sender::new(store_events.revision()),
+            settled: watch::Sender::new(0),
             db,
             paths,
             machine,
@@ -180,6 +188,19 @@ impl Manager {
             .await;
     }
 
+    pub(crate) fn set_settled(&self, revision: u64) {
+        self.settled.send_replace(revision);
+    }
+
+    /// Waits, for a while, until the controllers have done what follows from a write. An answer that is given then
+    /// holds a version that does not change at once.
+    pub(crate) async fn settled(&self, revision: u64) {
+        let mut settled = self.settled.subscribe();
+        let wait = settled.wait_for(|settled| *settled >= revision);
+        // The write is done either way.
+        let _ = tokio::time::timeout(SETTLING, wait).await;
+    }
+
     /// Changes this node's own object, again and again until nobody else changed it meanwhile.
     pub(crate) async fn change_self(&self, change: impl Fn(&mut Node)) -> Result<()> {
         loop {
@@ -247,21 +268,4 @@ impl Manager {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// A view of all there is, and the changes that follow it.
-pub(crate) fn load(db: &Db) -> Result<(View, Watch)> {
-    let state = db.cluster().read();
-    let mut view = View::new();
-    for kind in controller::KINDS {
-        for object in state.iter(&kind.into(), None) {
-            controller::take_over(&mut view, object).map_err(Error::internal)?;
-        }
-    }
-    view.mark_all_dirty();
-    let watch = db
-        .cluster()
-        .watch(WatchFilter::all(), state.revision())
-        .map_err(to_error)?;
-    Ok((view, watch))
 }

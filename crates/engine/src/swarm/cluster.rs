@@ -18,9 +18,9 @@ use tripod_store::{Key, Txn};
 
 use crate::ca::{self, Authority};
 use crate::db::TypedTxn;
-use crate::engine::InitRequest;
 use crate::manager::Manager;
 use crate::paths::Standing;
+use crate::request::InitRequest;
 use crate::{new_id, new_uid};
 
 /// The first VXLAN network identifier, that of the routing mesh.

@@ -50,14 +50,13 @@ impl Manager {
     /// [`tripod_model::ErrorKind::Invalid`], [`tripod_model::ErrorKind::NotFound`] for a network,
     /// [`tripod_model::ErrorKind::AlreadyExists`] for a name in use.
     pub async fn service_create(&self, mut spec: ServiceSpec) -> Result<SwarmService> {
-        let _references = self.refer(&spec).await;
+        let references = self.refer(&spec).await;
         let state = self.db().snapshot();
         resolve_names(&state, &mut spec)?;
         self.with_view(|view| validate::create(view, &spec))?;
         let service = new_service(new_id(), new_uid(), spec, Time::now());
         let txn = require_used(Txn::new().insert(&service), &service.spec);
-        let written = self.db().try_submit(txn).await;
-        stored(written.map_err(|e| service_error(e, &service.spec.name))?)
+        self.write_service(txn, &service, references).await
     }
 
     /// Replaces a service's specification, or goes back to the one before.
@@ -71,7 +70,7 @@ impl Manager {
         mut spec: ServiceSpec,
         how: ServiceUpdate,
     ) -> Result<SwarmService> {
-        let _references = self.refer(&spec).await;
+        let references = self.refer(&spec).await;
         let state = self.db().snapshot();
         let service = find_service(&state, id)?;
         if service.metadata.revision() != version {
@@ -87,8 +86,28 @@ impl Manager {
             update_service(&service, spec, Time::now())
         };
         let txn = require_used(Txn::new().replace(&next), &next.spec);
-        let written = self.db().try_submit(txn).await;
-        stored(written.map_err(|e| service_error(e, &next.spec.name))?)
+        self.write_service(txn, &next, references).await
+    }
+
+    /// Writes a service and returns it as the first plan for it leaves it: with addresses and ports.
+    async fn write_service(
+        &self,
+        txn: Txn,
+        service: &SwarmService,
+        references: Referring<'_>,
+    ) -> Result<SwarmService> {
+        let written = self
+            .db()
+            .try_submit(txn)
+            .await
+            .map_err(|e| service_error(e, &service.spec.name))?;
+        drop(references);
+        self.settled(written.revision).await;
+        match self.db().snapshot().get(NAMESPACE, &service.metadata.name)? {
+            Some(settled) => Ok(settled),
+            // Somebody removed it already.
+            None => stored(written),
+        }
     }
 
     /// Removes a service and returns what it was; its tasks end.

@@ -1,0 +1,104 @@
+//! The store's objects as the view of the plans has them, and a plan's writes as the store takes them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tripod_model::data::Network;
+use tripod_model::node::Node;
+use tripod_model::object::{Kind, decode, encode};
+use tripod_model::pod::Pod;
+use tripod_model::swarm::{SwarmCluster, SwarmService};
+use tripod_model::{Error, Result};
+use tripod_plan::{Object, View, Write};
+use tripod_raft::Watch;
+use tripod_store::{Claim, Expected, Key, StoredObject, Txn, WatchFilter};
+
+use crate::db::{Db, Stored, key_of, to_error};
+
+/// The kinds that plans look at.
+const KINDS: [&str; 5] = [
+    SwarmCluster::RESOURCE,
+    Node::RESOURCE,
+    Network::RESOURCE,
+    SwarmService::RESOURCE,
+    Pod::RESOURCE,
+];
+/// A view of all there is, and the changes that follow it.
+pub(crate) fn load(db: &Db) -> Result<(View, Watch)> {
+    let state = db.cluster().read();
+    let mut view = View::new();
+    for kind in KINDS {
+        for object in state.iter(&kind.into(), None) {
+            take_over(&mut view, object).map_err(Error::internal)?;
+        }
+    }
+    view.mark_all_dirty();
+    let watch = db
+        .cluster()
+        .watch(WatchFilter::all(), state.revision())
+        .map_err(to_error)?;
+    Ok((view, watch))
+}
+
+/// Takes an object over into the view.
+pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
+    let bytes = &object.bytes;
+    match object.key.kind.as_str() {
+        Pod::RESOURCE => view.upsert_pod(Arc::new(decode(bytes)?)),
+        SwarmService::RESOURCE => view.upsert_service(Arc::new(decode(bytes)?)),
+        Node::RESOURCE => view.upsert_node(Arc::new(decode(bytes)?)),
+        Network::RESOURCE => view.upsert_network(Arc::new(decode(bytes)?)),
+        SwarmCluster::RESOURCE => view.upsert_cluster(Arc::new(decode(bytes)?)),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes over an object that this loop wrote.
+pub(crate) fn take_own(view: &mut View, object: Object, revision: u64) {
+    fn at<K: Kind>(mut object: Arc<K>, revision: u64) -> Arc<K> {
+        Arc::make_mut(&mut object).meta_mut().resource_version = revision.to_string();
+        object
+    }
+    match object {
+        Object::Pod(o) => view.upsert_pod(at(o, revision)),
+        Object::Service(o) => view.upsert_service(at(o, revision)),
+        Object::Network(o) => view.upsert_network(at(o, revision)),
+        Object::Node(o) => view.upsert_node(at(o, revision)),
+    }
+}
+
+pub(crate) fn drop_object(view: &mut View, key: &Key) {
+    match key.kind.as_str() {
+        Pod::RESOURCE => view.remove_pod(&format!("{}/{}", key.namespace, key.name)),
+        SwarmService::RESOURCE => view.remove_service(&key.name),
+        Node::RESOURCE => view.remove_node(&key.name),
+        Network::RESOURCE => view.remove_network(&key.name),
+        SwarmCluster::RESOURCE => view.remove_cluster(),
+        _ => {}
+    }
+}
+
+/// Adds a plan's write to a transaction and returns its size.
+pub(crate) fn add(txn: &mut Txn, write: &Write) -> usize {
+    let (key, bytes, claims) = match write.object() {
+        Object::Pod(o) => stored_form(o.as_ref()),
+        Object::Service(o) => stored_form(o.as_ref()),
+        Object::Network(o) => stored_form(o.as_ref()),
+        Object::Node(o) => stored_form(o.as_ref()),
+    };
+    let size = bytes.len();
+    let taken = std::mem::take(txn);
+    *txn = match write {
+        Write::Create(_) => taken.create(key, bytes, claims),
+        Write::Update { based_on, .. } => taken.update(key, *based_on, bytes, claims),
+        Write::Delete { based_on, .. } => taken
+            .check(key.clone(), Expected::Revision(*based_on))
+            .delete(key),
+    };
+    size
+}
+
+fn stored_form<K: Stored>(object: &K) -> (Key, Bytes, Vec<Claim>) {
+    (key_of(object), encode(object).into(), object.claims())
+}
