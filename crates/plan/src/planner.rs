@@ -57,8 +57,8 @@ impl<'d, 'v> Planner<'d, 'v> {
             .cloned()
             .map(Task::stored)
             .collect();
-        // Pods are keyed by name, which ends in a random identifier: age decides.
-        tasks.sort_by(|a, b| age(&a.pod).cmp(&age(&b.pod)));
+        // Names end in random identifiers: age decides, and names only where it is equal.
+        tasks.sort_by_cached_key(|task| age(&task.pod));
         let mut places: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
         for (i, task) in tasks.iter().enumerate() {
             if let Some(t) = task.pod.swarm() {
@@ -257,7 +257,9 @@ impl<'d, 'v> Planner<'d, 'v> {
 }
 
 /// Sorts tasks by when they were made.
-fn age(pod: &Pod) -> (Option<Time>, i64, &str) {
-    let task = pod.swarm().map_or(0, |t| t.service_generation);
-    (pod.metadata.creation_timestamp, task, pod.metadata.name.as_str())
+fn age(pod: &Pod) -> (Option<Time>, i64) {
+    (
+        pod.metadata.creation_timestamp,
+        pod.swarm().map_or(0, |t| t.service_generation),
+    )
 }

@@ -90,7 +90,7 @@ fn bad_specifications_are_refused_as_swarm_does() {
                 s.update_config = Some(UpdateConfig {
                     delay: -1,
                     ..UpdateConfig::default()
-                })
+                });
             },
             "TaskSpec: update-delay cannot be negative",
             "UpdateConfig.Delay",
@@ -100,7 +100,7 @@ fn bad_specifications_are_refused_as_swarm_does() {
                 s.update_config = Some(UpdateConfig {
                     max_failure_ratio: 1.5,
                     ..UpdateConfig::default()
-                })
+                });
             },
             "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
             "UpdateConfig.MaxFailureRatio",
@@ -366,7 +366,7 @@ fn frontends_and_names_follow_the_tasks() {
         s.endpoint_spec = Some(EndpointSpec {
             mode: EndpointMode::Dnsrr,
             ports: vec![],
-        })
+        });
     });
     sim.run(30);
     let names = names(&sim.view, &net);

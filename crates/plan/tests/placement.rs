@@ -167,7 +167,7 @@ fn pending_tasks_are_placed_when_a_node_fits() {
     sim.create(placement(|p| p.constraints = vec!["node.labels.a==b".into()]));
     sim.run(2);
     sim.node("node1", |n| {
-        drop(n.spec.swarm.labels.insert("a".into(), "b".into()))
+        drop(n.spec.swarm.labels.insert("a".into(), "b".into()));
     });
     sim.run(4);
     assert_eq!(sim.running().len(), 2);
@@ -192,7 +192,7 @@ fn preferences_spread_over_values_first() {
     let mut sim = Sim::new(4);
     for (node, zone) in [("node1", "a"), ("node2", "a"), ("node3", "a"), ("node4", "b")] {
         sim.node(node, |n| {
-            drop(n.spec.swarm.labels.insert("zone".into(), zone.into()))
+            drop(n.spec.swarm.labels.insert("zone".into(), zone.into()));
         });
     }
     let mut spec = placement(|p| p.preferences = vec!["node.labels.zone".into()]);

@@ -246,10 +246,11 @@ fn a_rollback_in_the_middle_keeps_what_was_not_touched() {
 
 #[test]
 fn what_needs_no_new_tasks_makes_none() {
-    let changes: Vec<(&str, fn(&mut ServiceSpec))> = vec![
+    type Change = fn(&mut ServiceSpec);
+    let changes: Vec<(&str, Change)> = vec![
         ("labels", |s| drop(s.labels.insert("a".into(), "b".into()))),
         ("rollback order", |s| {
-            s.rollback_config = Some(UpdateConfig::default())
+            s.rollback_config = Some(UpdateConfig::default());
         }),
         ("replicas", |s| s.mode = ServiceMode::Replicated { replicas: 5 }),
         ("placement that still fits", |s| {

@@ -159,7 +159,7 @@ fn tasks_move_when_their_node_no_longer_satisfies_constraints() {
     sim.create(spec);
     sim.run(5);
     sim.node("node1", |n| {
-        drop(n.spec.swarm.labels.insert("zone".into(), "b".into()))
+        drop(n.spec.swarm.labels.insert("zone".into(), "b".into()));
     });
     sim.run(5);
     assert!(sim.running().iter().all(|p| p.spec.node_name == "node2"));

@@ -8,7 +8,7 @@ use tripod_model::{Error, ErrorKind, Result, Time};
 
 /// A new service. `id` is its Swarm identifier.
 pub fn new_service(id: String, uid: String, spec: ServiceSpec, now: Time) -> SwarmService {
-    let job = spec.mode.is_job().then(|| JobStatus {
+    let job = spec.mode.is_job().then_some(JobStatus {
         iteration: 0,
         last_execution: Some(now),
     });

@@ -45,7 +45,7 @@ impl Slot {
 /// Takes the rollout a step further: ends what was replaced, judges failures, begins with further slots, declares it
 /// complete.
 pub(crate) fn advance(p: &mut Planner<'_, '_>) {
-    if p.service.spec.mode.is_job() {
+    if p.service.spec.mode.is_job() || is_quiet(p) {
         return;
     }
     let mut slots = survey(p);
@@ -89,6 +89,19 @@ pub(crate) fn advance(p: &mut Planner<'_, '_>) {
 
 fn state(p: &Planner<'_, '_>) -> Option<UpdateState> {
     p.service.status.update.as_ref().map(|u| u.state)
+}
+
+/// Whether there is plainly nothing to do, as for most plans: no rollout, no task of another template, no two tasks
+/// at one place.
+fn is_quiet(p: &mut Planner<'_, '_>) -> bool {
+    if matches!(
+        state(p),
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    ) {
+        return false;
+    }
+    let single = |indices: &Vec<usize>| indices.iter().filter(|&&i| p.wanted(i)).count() < 2;
+    p.places.values().all(single) && (0..p.tasks.len()).all(|i| p.tasks[i].removed || !stale::is_dirty(p, i))
 }
 
 fn config(p: &Planner<'_, '_>) -> UpdateConfig {
