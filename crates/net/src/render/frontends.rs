@@ -1,6 +1,6 @@
 //! Frontends as chains and map elements, the same in the host's table and in those of routers.
 //!
-//! A frontend has a chain for each way in, which holds one rule: translate to one of the backends. A map leads
+//! A frontend has a chain for each way in, whose rule translates to one of the backends. A map leads
 //! from the address (or address and port, or published port) to the chain. Where nothing serves, the address or
 //! port is in a set of refusals instead, so that clients learn it at once.
 
@@ -124,7 +124,7 @@ pub(crate) fn eligible(backends: &[Backend]) -> Vec<Ipv4Addr> {
 /// What the frontends of one namespace come to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Desired {
-    chains: BTreeMap<String, Vec<Expr>>,
+    chains: BTreeMap<String, Vec<Vec<Expr>>>,
     sets: BTreeMap<&'static str, BTreeMap<Vec<u8>, Data>>,
 }
 
@@ -191,16 +191,25 @@ impl Desired {
             self.put(refusals, key, Data::None);
             return;
         }
-        let mut rule = vec![if frontend.affinity_seconds > 0 {
-            Expr::BySource(0, backends.to_vec())
+        let translate = |choose| {
+            let mut rule = vec![choose];
+            rule.extend(port.map(|p| Expr::Load(1, p.to_be_bytes().to_vec())));
+            rule.push(Expr::Dnat(0, port.map(|_| 1)));
+            rule
+        };
+        let all = backends.to_vec();
+        let choose = if frontend.affinity_seconds > 0 {
+            Expr::BySource(0, all)
         } else {
-            Expr::Random(0, backends.to_vec())
-        }];
-        if let Some(p) = port {
-            rule.push(Expr::Load(1, p.to_be_bytes().to_vec()));
+            Expr::Random(0, all)
+        };
+        let mut rules = vec![translate(choose)];
+        if let [first, _, ..] = backends {
+            // A packet that is in the old rule when a transaction replaces it finds the old choices gone already.
+            // It must not go on untranslated.
+            rules.push(translate(Expr::Load(0, first.octets().to_vec())));
         }
-        rule.push(Expr::Dnat(0, port.map(|_| 1)));
-        self.chains.insert(chain.clone(), rule);
+        self.chains.insert(chain.clone(), rules);
         self.put(map, key, Data::Goto(chain));
     }
 
@@ -218,8 +227,8 @@ impl Desired {
             .into_keys()
             .filter(|c| !self.chains.contains_key(c))
             .collect();
-        for (name, rule) in self.chains {
-            model.chain(&mut ops, &name, vec![rule]);
+        for (name, rules) in self.chains {
+            model.chain(&mut ops, &name, rules);
         }
         for (set, elements) in before.sets {
             let now = self.sets.get(set);
