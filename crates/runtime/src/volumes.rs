@@ -12,7 +12,7 @@ use tripod_agent::ports::Volumes;
 use tripod_model::volume::Volume;
 use tripod_model::{Error, Result};
 
-use crate::images::{beneath, overlay, store::tree_size};
+use crate::images::{beneath, overlay, size::tree_size};
 
 /// Where a removed volume waits to be emptied.
 const TRASH: &str = ".removed-";
@@ -34,7 +34,10 @@ impl VolumeStore {
     /// Opens (or makes) the store below a directory. Blocks.
     pub fn open(root: &Path) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(root)?;
         let root = root.canonicalize()?;
         for entry in std::fs::read_dir(&root)? {
             let entry = entry?;
@@ -42,12 +45,22 @@ impl VolumeStore {
                 beneath::remove_path(&entry.path())?;
             }
         }
-        Ok(Self { inner: Arc::new(Inner { root, users: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                users: Mutex::default(),
+            }),
+        })
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|e| Error::internal(format!("volumes: {e}")))?
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|e| Error::internal(format!("volumes: {e}")))?
     }
 }
 
@@ -63,7 +76,11 @@ impl Volumes for VolumeStore {
             // Every container may have a user of its own in it, whatever the daemon's umask.
             let mode = rustix::fs::Mode::from_raw_mode(0o755);
             for dir in [data.as_path(), data.parent().unwrap_or(&data)] {
-                let mode = if dir == data { mode } else { rustix::fs::Mode::from_raw_mode(0o701) };
+                let mode = if dir == data {
+                    mode
+                } else {
+                    rustix::fs::Mode::from_raw_mode(0o701)
+                };
                 rustix::fs::chmod(dir, mode).map_err(|e| beneath::fault(e, dir.display()))?;
             }
             Ok(data)
@@ -104,7 +121,9 @@ impl Volumes for VolumeStore {
     async fn is_empty(&self, path: PathBuf) -> Result<bool> {
         self.blocking(move |_| {
             let dir = beneath::open_dir(&path)?;
-            Ok(beneath::names(dir.as_fd()).map_err(|e| beneath::fault(e, path.display()))?.is_empty())
+            Ok(beneath::names(dir.as_fd())
+                .map_err(|e| beneath::fault(e, path.display()))?
+                .is_empty())
         })
         .await
     }
@@ -157,7 +176,9 @@ impl Inner {
 fn check_name(name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if name.len() < 2 {
-        return Err(Error::invalid("volume name is too short, names should be at least two alphanumeric characters"));
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
     }
     if !name.chars().all(good) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || name.len() > 255 {
         return Err(Error::invalid(format!(
@@ -188,9 +209,14 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
 
 /// Flags, propagation and what is left for the filesystem.
 fn parse_options(o: &str) -> (MountFlags, MountPropagationFlags, Vec<String>) {
-    let (mut flags, mut propagation, mut data) = (MountFlags::empty(), MountPropagationFlags::empty(), Vec::new());
+    let (mut flags, mut propagation, mut data) =
+        (MountFlags::empty(), MountPropagationFlags::empty(), Vec::new());
     for word in o.split(',').map(str::trim).filter(|w| !w.is_empty()) {
-        let recursive = if word.starts_with('r') { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
+        let recursive = if word.starts_with('r') {
+            MountPropagationFlags::REC
+        } else {
+            MountPropagationFlags::empty()
+        };
         match word {
             "defaults" | "rw" | "suid" | "dev" | "exec" | "async" | "atime" | "diratime" => {}
             "ro" => flags |= MountFlags::RDONLY,
@@ -230,7 +256,10 @@ fn mount_options(target: &Path, options: &BTreeMap<String, String>) -> Result<()
     let data = std::ffi::CString::new(data.join(",")).map_err(|_| Error::invalid("invalid mount option"))?;
     let failed = |e: rustix::io::Errno| {
         let text = std::io::Error::from_raw_os_error(e.raw_os_error());
-        Error::internal(format!("failed to mount local volume: mount {device}:{}: {text}", target.display()))
+        Error::internal(format!(
+            "failed to mount local volume: mount {device}:{}: {text}",
+            target.display()
+        ))
     };
     rustix::mount::mount(device, target, kind, flags, Some(data.as_c_str())).map_err(failed)?;
     let rest = flags - MountFlags::REC;
@@ -255,7 +284,11 @@ fn resolve(host: &str) -> Result<String> {
         return Ok(host.to_owned());
     }
     let found = (host, 0).to_socket_addrs().ok().and_then(|mut a| a.next());
-    let found = found.ok_or_else(|| Error::invalid(format!("error resolving passed in network volume address: lookup {host}: no such host")))?;
+    let found = found.ok_or_else(|| {
+        Error::invalid(format!(
+            "error resolving passed in network volume address: lookup {host}: no such host"
+        ))
+    })?;
     Ok(found.ip().to_string())
 }
 
@@ -270,14 +303,28 @@ mod tests {
             assert!(check_name(bad).is_err(), "{bad}");
         }
         let options = |pairs: &[(&str, &str)]| {
-            check_options(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+            check_options(
+                &pairs
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                    .collect(),
+            )
         };
         assert!(options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")]).is_ok());
-        assert_eq!(options(&[("foo", "x")]).unwrap_err().message, "invalid option: \"foo\"");
-        assert_eq!(options(&[("type", "nfs")]).unwrap_err().message, "missing required option: \"device\"");
+        assert_eq!(
+            options(&[("foo", "x")]).unwrap_err().message,
+            "invalid option: \"foo\""
+        );
+        assert_eq!(
+            options(&[("type", "nfs")]).unwrap_err().message,
+            "missing required option: \"device\""
+        );
         let (flags, propagation, data) = parse_options("ro,rbind,rslave,uid=5");
         assert_eq!(flags, MountFlags::RDONLY | MountFlags::BIND | MountFlags::REC);
-        assert_eq!(propagation, MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC);
+        assert_eq!(
+            propagation,
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
+        );
         assert_eq!(data, ["uid=5"]);
     }
 

@@ -169,7 +169,7 @@ async fn layers_become_a_root_and_changes_an_image() {
     store.prepare("one", &image.id).await.unwrap();
     let roots = futures::future::join_all((0..8).map(|_| store.mount("one"))).await;
     let root = roots[0].as_ref().unwrap().path.clone();
-    assert_eq!(scratch.mounts(), [root.clone()], "mounted once");
+    assert_eq!(scratch.mounts(), std::slice::from_ref(&root), "mounted once");
     assert!(!root.join("old").exists() && !root.join("hidden/x").exists());
     assert_eq!(std::fs::read(root.join("hidden/y")).unwrap(), b"y");
     assert_eq!(
@@ -423,7 +423,7 @@ async fn volumes_with_options_are_mounted_for_their_users() {
     };
     store.mount(&volume).await.unwrap();
     store.mount(&volume).await.unwrap();
-    assert_eq!(scratch.mounts(), [path.clone()]);
+    assert_eq!(scratch.mounts(), [path]);
     store.unmount(&volume).await.unwrap();
     assert_eq!(scratch.mounts().len(), 1);
     store.unmount(&volume).await.unwrap();

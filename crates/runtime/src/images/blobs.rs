@@ -31,7 +31,9 @@ impl Paths {
         let make = |path: PathBuf| -> Result<PathBuf> {
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o710);
-            builder.create(&path).map_err(|e| Error::internal(format!("{}: {e}", path.display())))?;
+            builder
+                .create(&path)
+                .map_err(|e| Error::internal(format!("{}: {e}", path.display())))?;
             Ok(path)
         };
         make(root.to_path_buf())?;
@@ -57,7 +59,8 @@ impl Paths {
 
     /// Where a layer is unpacked.
     pub(crate) fn layer(&self, diff_id: &str) -> PathBuf {
-        self.layers.join(diff_id.strip_prefix("sha256:").unwrap_or(diff_id))
+        self.layers
+            .join(diff_id.strip_prefix("sha256:").unwrap_or(diff_id))
     }
 
     /// A path in `tmp` or `trash` that nobody else has.
@@ -185,12 +188,21 @@ pub(crate) struct Lease {
 
 impl Lease {
     pub(crate) fn new(leases: &Arc<Leases>) -> Self {
-        Self { leases: Arc::clone(leases), digests: Mutex::default() }
+        Self {
+            leases: Arc::clone(leases),
+            digests: Mutex::default(),
+        }
     }
 
     /// Holds one more digest. To be called before looking whether the store has it.
     pub(crate) fn hold(&self, digest: &str) {
-        *self.leases.held.lock().expect("leases").entry(digest.to_owned()).or_default() += 1;
+        *self
+            .leases
+            .held
+            .lock()
+            .expect("leases")
+            .entry(digest.to_owned())
+            .or_default() += 1;
         self.digests.lock().expect("lease").push(digest.to_owned());
     }
 }
@@ -213,14 +225,21 @@ impl Drop for Lease {
 pub(crate) fn decompress<'a>(reader: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
     let mut reader = reader;
     let mut magic = Vec::with_capacity(6);
-    (&mut reader).take(6).read_to_end(&mut magic).map_err(super::tarread::bad)?;
+    (&mut reader)
+        .take(6)
+        .read_to_end(&mut magic)
+        .map_err(super::tarread::bad)?;
     let head = magic.clone();
     let reader = BufReader::with_capacity(64 * 1024, std::io::Cursor::new(head).chain(reader));
     match &magic[..] {
         [0x1f, 0x8b, ..] => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader))),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(zstd::stream::read::Decoder::with_buffer(reader)?)),
-        [b'B', b'Z', b'h', ..] => Err(Error::invalid("archive is compressed with bzip2, which is not supported")),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Err(Error::invalid("archive is compressed with xz, which is not supported")),
+        [b'B', b'Z', b'h', ..] => Err(Error::invalid(
+            "archive is compressed with bzip2, which is not supported",
+        )),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Err(Error::invalid(
+            "archive is compressed with xz, which is not supported",
+        )),
         _ => Ok(Box::new(reader)),
     }
 }

@@ -15,12 +15,23 @@ const ADDED: u8 = 1;
 const DELETED: u8 = 2;
 
 /// Files that the runtime itself makes to mount something over them.
-const MOUNT_POINTS: [&str; 6] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv", "/proc", "/sys"];
+const MOUNT_POINTS: [&str; 6] = [
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/.dockerenv",
+    "/proc",
+    "/sys",
+];
 
 /// Changes in the order of their paths.
 pub(crate) fn changes(upper: &std::path::Path, lower: &[PathBuf]) -> Result<Vec<Change>> {
     let upper = beneath::open_dir(upper)?;
-    let below = lower.iter().rev().map(|l| beneath::open_dir(l)).collect::<Result<Vec<_>>>()?;
+    let below = lower
+        .iter()
+        .rev()
+        .map(|l| beneath::open_dir(l))
+        .collect::<Result<Vec<_>>>()?;
     let mut out = Vec::new();
     walk(&upper, &below, "", &mut out)?;
     Ok(out)
@@ -30,10 +41,15 @@ pub(crate) fn changes(upper: &std::path::Path, lower: &[PathBuf]) -> Result<Vec<
 fn walk(dir: &OwnedFd, below: &[OwnedFd], path: &str, out: &mut Vec<Change>) -> Result<bool> {
     let start = out.len();
     for name in beneath::names(dir.as_fd()).map_err(|e| fault(e, path))? {
-        let Some(stat) = beneath::stat(dir.as_fd(), &name).map_err(|e| fault(e, path))? else { continue };
+        let Some(stat) = beneath::stat(dir.as_fd(), &name).map_err(|e| fault(e, path))? else {
+            continue;
+        };
         let here = format!("{path}/{}", String::from_utf8_lossy(&name));
         if beneath::kind(&stat) == FileType::CharacterDevice && stat.st_rdev == 0 {
-            out.push(Change { path: here, kind: DELETED });
+            out.push(Change {
+                path: here,
+                kind: DELETED,
+            });
             continue;
         }
         let (old, lowers) = look_below(below, &name)?;
@@ -41,11 +57,16 @@ fn walk(dir: &OwnedFd, below: &[OwnedFd], path: &str, out: &mut Vec<Change>) -> 
             if old.is_none() && is_mount_point(&here, &stat) {
                 continue;
             }
-            out.push(Change { path: here, kind: if old.is_some() { MODIFIED } else { ADDED } });
+            out.push(Change {
+                path: here,
+                kind: if old.is_some() { MODIFIED } else { ADDED },
+            });
             continue;
         }
         let flags = beneath::DIR | OFlags::NOFOLLOW;
-        let Ok(fd) = rustix::fs::openat(dir, &name[..], flags, Mode::empty()) else { continue };
+        let Ok(fd) = rustix::fs::openat(dir, &name[..], flags, Mode::empty()) else {
+            continue;
+        };
         let at = out.len();
         let hides = is_opaque(&fd);
         walk(&fd, if hides { &[] } else { &lowers }, &here, out)?;
@@ -69,7 +90,8 @@ fn walk(dir: &OwnedFd, below: &[OwnedFd], path: &str, out: &mut Vec<Change>) -> 
 }
 
 fn same_owner(a: &Stat, b: &Stat) -> bool {
-    beneath::kind(a) == FileType::Directory && (a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid)
+    beneath::kind(a) == FileType::Directory
+        && (a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid)
 }
 
 fn is_mount_point(path: &str, stat: &Stat) -> bool {
@@ -78,11 +100,16 @@ fn is_mount_point(path: &str, stat: &Stat) -> bool {
 }
 
 fn has_only_mount_points(dir: &OwnedFd, path: &str) -> bool {
-    let Ok(names) = beneath::names(dir.as_fd()) else { return false };
+    let Ok(names) = beneath::names(dir.as_fd()) else {
+        return false;
+    };
     !names.is_empty()
         && names.iter().all(|name| {
             let here = format!("{path}/{}", String::from_utf8_lossy(name));
-            beneath::stat(dir.as_fd(), name).ok().flatten().is_some_and(|stat| is_mount_point(&here, &stat))
+            beneath::stat(dir.as_fd(), name)
+                .ok()
+                .flatten()
+                .is_some_and(|stat| is_mount_point(&here, &stat))
         })
 }
 
@@ -91,7 +118,9 @@ fn look_below(below: &[OwnedFd], name: &[u8]) -> Result<(Option<Stat>, Vec<Owned
     let mut first = None;
     let mut dirs = Vec::new();
     for layer in below {
-        let Some(stat) = beneath::stat(layer.as_fd(), name).map_err(|e| fault(e, "layer"))? else { continue };
+        let Some(stat) = beneath::stat(layer.as_fd(), name).map_err(|e| fault(e, "layer"))? else {
+            continue;
+        };
         let kind = beneath::kind(&stat);
         if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
             break;

@@ -103,14 +103,19 @@ fn is_zero(n: &i64) -> bool {
 
 /// Reads a configuration. What the store adds (names, sizes) stays empty.
 pub(crate) fn parse(id: &str, bytes: &[u8]) -> Result<Image> {
-    let d: Document =
-        serde_json::from_slice(bytes).map_err(|e| Error::invalid(format!("invalid image configuration: {e}")))?;
+    let d: Document = serde_json::from_slice(bytes)
+        .map_err(|e| Error::invalid(format!("invalid image configuration: {e}")))?;
     let diff_ids = d.rootfs.diff_ids.unwrap_or_default();
     if diff_ids.len() > MAX_LAYERS {
-        return Err(Error::invalid(format!("max depth exceeded: image has {} layers", diff_ids.len())));
+        return Err(Error::invalid(format!(
+            "max depth exceeded: image has {} layers",
+            diff_ids.len()
+        )));
     }
     if let Some(bad) = diff_ids.iter().find(|d| !super::digest::is_digest(d)) {
-        return Err(Error::invalid(format!("invalid image configuration: diff_id {bad:?} is not a digest")));
+        return Err(Error::invalid(format!(
+            "invalid image configuration: diff_id {bad:?} is not a digest"
+        )));
     }
     let c = d.config.unwrap_or_default();
     let keys = |m: Option<BTreeMap<String, Value>>| m.unwrap_or_default().into_keys().collect();
@@ -200,7 +205,10 @@ pub(crate) fn render(image: &Image) -> Result<Vec<u8>> {
             shell: list(&c.shell),
             on_build: list(&c.on_build),
         }),
-        rootfs: RootFs { kind: "layers".into(), diff_ids: Some(image.diff_ids.clone()) },
+        rootfs: RootFs {
+            kind: "layers".into(),
+            diff_ids: Some(image.diff_ids.clone()),
+        },
         history: Some(
             image
                 .history
@@ -228,7 +236,11 @@ pub(crate) fn host_platform() -> Platform {
         "powerpc64" => ("ppc64le", ""),
         other => (other, ""),
     };
-    Platform { os: "linux".into(), architecture: architecture.into(), variant: variant.into() }
+    Platform {
+        os: "linux".into(),
+        architecture: architecture.into(),
+        variant: variant.into(),
+    }
 }
 
 /// How well an entry of an index fits a wanted platform: `None` not at all, lower is better.
@@ -280,7 +292,11 @@ mod tests {
 
     #[test]
     fn platforms() {
-        let p = |a: &str, v: &str| Platform { os: "linux".into(), architecture: a.into(), variant: v.into() };
+        let p = |a: &str, v: &str| Platform {
+            os: "linux".into(),
+            architecture: a.into(),
+            variant: v.into(),
+        };
         assert_eq!(fitness(&p("arm64", ""), &p("arm64", "v8")), Some(0));
         assert_eq!(fitness(&p("arm", "v6"), &p("arm", "v7")), Some(1));
         assert_eq!(fitness(&p("arm", "v7"), &p("arm", "v6")), None);

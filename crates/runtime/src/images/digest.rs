@@ -15,16 +15,20 @@ pub(crate) struct Hasher {
 impl Hasher {
     /// SHA-256, what images are addressed by unless they say otherwise.
     pub(crate) fn sha256() -> Self {
-        Self { context: digest::Context::new(&digest::SHA256), name: "sha256" }
+        Self {
+            context: digest::Context::new(&digest::SHA256),
+            name: "sha256",
+        }
     }
 
     /// The algorithm of a given digest.
     pub(crate) fn for_digest(expected: &str) -> Result<Self> {
         match expected.split_once(':') {
             Some(("sha256", hex)) if is_hex(hex, 64) => Ok(Self::sha256()),
-            Some(("sha512", hex)) if is_hex(hex, 128) => {
-                Ok(Self { context: digest::Context::new(&digest::SHA512), name: "sha512" })
-            }
+            Some(("sha512", hex)) if is_hex(hex, 128) => Ok(Self {
+                context: digest::Context::new(&digest::SHA512),
+                name: "sha512",
+            }),
             _ => Err(Error::invalid(format!("invalid digest: {expected:?}"))),
         }
     }
@@ -66,12 +70,18 @@ pub(crate) fn verify(expected: &str, bytes: &[u8]) -> Result<()> {
     let mut h = Hasher::for_digest(expected)?;
     h.update(bytes);
     let got = h.finish();
-    if got == expected { Ok(()) } else { Err(mismatch(expected, &got)) }
+    if got == expected {
+        Ok(())
+    } else {
+        Err(mismatch(expected, &got))
+    }
 }
 
 /// The error for content that is not what its digest says.
 pub(crate) fn mismatch(expected: &str, got: &str) -> Error {
-    Error::invalid(format!("filesystem layer verification failed for digest {expected}: content has {got}"))
+    Error::invalid(format!(
+        "filesystem layer verification failed for digest {expected}: content has {got}"
+    ))
 }
 
 /// A reader that digests and counts what it hands on.
@@ -83,7 +93,11 @@ pub(crate) struct HashRead<R> {
 
 impl<R: Read> HashRead<R> {
     pub(crate) fn new(inner: R, hasher: Hasher) -> Self {
-        Self { inner, hasher, count: 0 }
+        Self {
+            inner,
+            hasher,
+            count: 0,
+        }
     }
 
     /// Reads to the end (padding after a tar's last entry counts too), then the digest and number of bytes.
@@ -112,7 +126,11 @@ pub(crate) struct HashWrite<W> {
 
 impl<W: Write> HashWrite<W> {
     pub(crate) fn new(inner: W, hasher: Hasher) -> Self {
-        Self { inner, hasher, count: 0 }
+        Self {
+            inner,
+            hasher,
+            count: 0,
+        }
     }
 
     pub(crate) fn finish(self) -> (W, String, u64) {

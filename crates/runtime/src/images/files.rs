@@ -33,7 +33,8 @@ fn means_dir(path: &str) -> bool {
 }
 
 fn find(view: &View, container: &str, path: &str) -> Result<Place> {
-    view.find(path.as_bytes(), means_dir(path), false).map_err(|e| not_there(e, container, path))
+    view.find(path.as_bytes(), means_dir(path), false)
+        .map_err(|e| not_there(e, container, path))
 }
 
 /// Metadata of a path.
@@ -67,7 +68,9 @@ fn describe(view: &View, place: &Place, path: &str) -> Result<PathStat> {
 
 fn base_name(path: &str) -> String {
     let parts = beneath::parts(path.as_bytes()).unwrap_or_default();
-    parts.last().map_or_else(|| "/".to_owned(), |n| String::from_utf8_lossy(n).into_owned())
+    parts
+        .last()
+        .map_or_else(|| "/".to_owned(), |n| String::from_utf8_lossy(n).into_owned())
 }
 
 /// Type and permissions with the bits of Go's `fs.FileMode`.
@@ -86,7 +89,12 @@ fn go_mode(stat: &Stat) -> u32 {
 }
 
 /// Metadata and a tar of a path.
-pub(crate) fn read(snapshot: &Arc<Snapshot>, over: &[(String, PathBuf)], container: &str, path: &str) -> Result<(PathStat, BoxRead)> {
+pub(crate) fn read(
+    snapshot: &Arc<Snapshot>,
+    over: &[(String, PathBuf)],
+    container: &str,
+    path: &str,
+) -> Result<(PathStat, BoxRead)> {
     let borrowed = snapshot.borrow()?;
     let view = View::new(&borrowed.root(), over)?;
     let place = find(&view, container, path)?;
@@ -121,13 +129,20 @@ pub(crate) fn write(
 ) -> Result<()> {
     let borrowed = snapshot.borrow()?;
     let view = View::new(&borrowed.root(), over)?;
-    let place = view.find(path.as_bytes(), true, false).map_err(|e| not_there(e, container, path))?;
+    let place = view
+        .find(path.as_bytes(), true, false)
+        .map_err(|e| not_there(e, container, path))?;
     if beneath::kind(&place.stat()?) != FileType::Directory {
         return Err(Error::invalid("extraction point is not a directory"));
     }
     let limit = unpack::free_space(&borrowed.root())?;
     let into = unpack::Into::View(&view, place.path);
-    unpack::unpack_into(into, super::blobs::decompress(archive)?, Purpose::Copy { keep_kinds }, limit)?;
+    unpack::unpack_into(
+        into,
+        super::blobs::decompress(archive)?,
+        Purpose::Copy { keep_kinds },
+        limit,
+    )?;
     Ok(())
 }
 
@@ -148,7 +163,9 @@ pub(crate) fn export(snapshot: &Arc<Snapshot>) -> Result<BoxRead> {
 pub(crate) fn copy_up(snapshot: &Arc<Snapshot>, path: &str, into: &Path) -> Result<()> {
     let borrowed = snapshot.borrow()?;
     let view = View::new(&borrowed.root(), &[])?;
-    let Ok(place) = view.find(path.as_bytes(), true, false) else { return Ok(()) };
+    let Ok(place) = view.find(path.as_bytes(), true, false) else {
+        return Ok(());
+    };
     let stat = place.stat()?;
     if beneath::kind(&stat) != FileType::Directory {
         return Ok(());
@@ -159,7 +176,10 @@ pub(crate) fn copy_up(snapshot: &Arc<Snapshot>, path: &str, into: &Path) -> Resu
         return Ok(());
     }
     let source = real_dir(&place.fd).map_err(|e| fault(e, path))?;
-    if !beneath::names(source.as_fd()).map_err(|e| fault(e, path))?.is_empty() {
+    if !beneath::names(source.as_fd())
+        .map_err(|e| fault(e, path))?
+        .is_empty()
+    {
         let limit = unpack::free_space(into)?;
         let (read, write) = std::io::pipe()?;
         let copied = std::thread::scope(|scope| {
@@ -168,17 +188,30 @@ pub(crate) fn copy_up(snapshot: &Arc<Snapshot>, path: &str, into: &Path) -> Resu
                 tar.children(source.as_fd(), b"", b"")?;
                 std::io::Write::flush(&mut tar.finish()?).map_err(Error::from)
             });
-            let reader = unpack::unpack(into, std::io::BufReader::with_capacity(64 * 1024, read), Purpose::Copy { keep_kinds: false }, limit);
+            let reader = unpack::unpack(
+                into,
+                std::io::BufReader::with_capacity(64 * 1024, read),
+                Purpose::Copy { keep_kinds: false },
+                limit,
+            );
             // The side that failed first has the reason; the other one only saw the pipe break.
-            let written = writer.join().unwrap_or_else(|_| Err(Error::internal("copying failed")));
+            let written = writer
+                .join()
+                .unwrap_or_else(|_| Err(Error::internal("copying failed")));
             reader.and(written)
         });
         copied.map_err(|e| e.context(format!("copying {path} into a volume")))?;
     }
-    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(stat.st_uid),
+        rustix::fs::Gid::from_raw(stat.st_gid),
+    );
     rustix::fs::fchown(&target, Some(uid), Some(gid)).map_err(own)?;
     rustix::fs::fchmod(&target, rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(own)?;
-    let time = |s, n: u64| rustix::fs::Timespec { tv_sec: s, tv_nsec: i64::try_from(n).unwrap_or(0) };
+    let time = |s, n: u64| rustix::fs::Timespec {
+        tv_sec: s,
+        tv_nsec: i64::try_from(n).unwrap_or(0),
+    };
     let times = rustix::fs::Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -188,7 +221,9 @@ pub(crate) fn copy_up(snapshot: &Arc<Snapshot>, path: &str, into: &Path) -> Resu
 
 /// Bytes of the writable layer, and of it and the image together.
 pub(crate) fn size(store: &Store, snapshot: &Snapshot) -> Result<(u64, u64)> {
-    let own = super::store::tree_size(&snapshot.upper())?;
-    let image = store.by_id(&snapshot.image).map_or_else(|| store.layers_size(&snapshot.image), |i| i.size);
+    let own = super::size::tree_size(&snapshot.upper())?;
+    let image = store
+        .by_id(&snapshot.image)
+        .map_or_else(|| store.layers_size(&snapshot.image), |i| i.size);
     Ok((own, own + image))
 }

@@ -59,13 +59,21 @@ impl Index {
     pub(crate) fn read(root: &Path) -> Result<Self> {
         let bytes = match std::fs::read(root.join(FILE)) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { version: 1, ..Self::default() }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self {
+                    version: 1,
+                    ..Self::default()
+                });
+            }
             Err(e) => return Err(e.into()),
         };
         let index: Self = serde_json::from_slice(&bytes)
             .map_err(|e| Error::internal(format!("{}: {e}", root.join(FILE).display())))?;
         if index.version != 1 {
-            return Err(Error::internal(format!("image store has unknown format {}", index.version)));
+            return Err(Error::internal(format!(
+                "image store has unknown format {}",
+                index.version
+            )));
         }
         Ok(index)
     }
@@ -84,7 +92,10 @@ impl Index {
 
     /// Names of an image.
     pub(crate) fn names_of<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a str> {
-        self.names.iter().filter(move |(_, to)| *to == id).map(|(name, _)| name.as_str())
+        self.names
+            .iter()
+            .filter(move |(_, to)| *to == id)
+            .map(|(name, _)| name.as_str())
     }
 
     /// All blobs that an image refers to.
@@ -101,7 +112,10 @@ impl Index {
     /// All layers that an image or a container of a removed image needs.
     pub(crate) fn live_layers(&self) -> BTreeSet<&str> {
         let of_images = self.images.values().flat_map(|r| &r.diff_ids);
-        of_images.chain(self.orphans.values().flatten()).map(String::as_str).collect()
+        of_images
+            .chain(self.orphans.values().flatten())
+            .map(String::as_str)
+            .collect()
     }
 }
 

@@ -7,7 +7,12 @@ use tripod_model::{Error, Result};
 
 /// Applies instructions in order.
 pub(crate) fn apply(mut config: ImageConfig, changes: &[String]) -> Result<ImageConfig> {
-    for line in changes.iter().flat_map(|c| c.lines()).map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+    for line in changes
+        .iter()
+        .flat_map(|c| c.lines())
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+    {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         one(&mut config, &word.to_ascii_uppercase(), rest.trim())?;
     }
@@ -16,11 +21,24 @@ pub(crate) fn apply(mut config: ImageConfig, changes: &[String]) -> Result<Image
 
 fn one(c: &mut ImageConfig, word: &str, rest: &str) -> Result<()> {
     const KNOWN: [&str; 12] = [
-        "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "USER", "VOLUME", "WORKDIR", "STOPSIGNAL", "HEALTHCHECK",
-        "ONBUILD", "SHELL",
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "LABEL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "ONBUILD",
+        "SHELL",
     ];
     if !KNOWN.contains(&word) {
-        return Err(Error::invalid(format!("{} is not a valid change command", word.to_lowercase())));
+        return Err(Error::invalid(format!(
+            "{} is not a valid change command",
+            word.to_lowercase()
+        )));
     }
     if rest.is_empty() && !matches!(word, "CMD" | "ENTRYPOINT") {
         return Err(Error::invalid(format!("{word} requires at least one argument")));
@@ -58,16 +76,27 @@ fn one(c: &mut ImageConfig, word: &str, rest: &str) -> Result<()> {
         "STOPSIGNAL" => c.stop_signal = signal(rest)?,
         "HEALTHCHECK" => c.healthcheck = Some(healthcheck(rest)?),
         "ONBUILD" => {
-            let trigger = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            let trigger = rest
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             if trigger == "ONBUILD" {
-                return Err(Error::invalid("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
+                return Err(Error::invalid(
+                    "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+                ));
             }
             if matches!(trigger.as_str(), "MAINTAINER" | "FROM") {
-                return Err(Error::invalid(format!("{trigger} isn't allowed as an ONBUILD trigger")));
+                return Err(Error::invalid(format!(
+                    "{trigger} isn't allowed as an ONBUILD trigger"
+                )));
             }
             c.on_build.push(rest.to_owned());
         }
-        _ => c.shell = json_list(rest).ok_or_else(|| Error::invalid("SHELL requires the arguments to be in JSON form"))?,
+        _ => {
+            c.shell = json_list(rest)
+                .ok_or_else(|| Error::invalid("SHELL requires the arguments to be in JSON form"))?;
+        }
     }
     Ok(())
 }
@@ -77,13 +106,19 @@ fn command(c: &ImageConfig, rest: &str) -> Vec<String> {
     if let Some(list) = json_list(rest) {
         return list;
     }
-    let mut out = if c.shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { c.shell.clone() };
+    let mut out = if c.shell.is_empty() {
+        vec!["/bin/sh".to_owned(), "-c".to_owned()]
+    } else {
+        c.shell.clone()
+    };
     out.push(rest.to_owned());
     out
 }
 
 fn json_list(rest: &str) -> Option<Vec<String>> {
-    rest.starts_with('[').then(|| serde_json::from_str(rest).ok()).flatten()
+    rest.starts_with('[')
+        .then(|| serde_json::from_str(rest).ok())
+        .flatten()
 }
 
 /// `NAME=value NAME="a b"`, or the old form `NAME value to the end`.
@@ -98,7 +133,9 @@ fn pairs(rest: &str, word: &str) -> Result<Vec<(String, String)>> {
     list.into_iter()
         .map(|w| match w.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-            _ => Err(Error::invalid(format!("Syntax error - can't find = in \"{w}\". Must be of the form: name=value"))),
+            _ => Err(Error::invalid(format!(
+                "Syntax error - can't find = in \"{w}\". Must be of the form: name=value"
+            ))),
         })
         .collect()
 }
@@ -127,7 +164,11 @@ fn words(text: &str) -> Vec<String> {
 
 fn unquote(text: &str) -> String {
     let list = words(text);
-    if list.len() == 1 { list.into_iter().next().unwrap_or_default() } else { text.to_owned() }
+    if list.len() == 1 {
+        list.into_iter().next().unwrap_or_default()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn expose(c: &mut ImageConfig, port: &str) -> Result<()> {
@@ -152,7 +193,11 @@ fn expose(c: &mut ImageConfig, port: &str) -> Result<()> {
 }
 
 fn workdir(old: &str, new: &str) -> String {
-    let joined = if new.starts_with('/') { new.to_owned() } else { format!("/{old}/{new}") };
+    let joined = if new.starts_with('/') {
+        new.to_owned()
+    } else {
+        format!("/{old}/{new}")
+    };
     let parts = super::beneath::parts(joined.as_bytes()).unwrap_or_default();
     format!("/{}", String::from_utf8_lossy(&parts.join(&b'/')))
 }
@@ -163,7 +208,11 @@ fn signal(text: &str) -> Result<String> {
         || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
         || name.starts_with("RTMIN")
         || name.starts_with("RTMAX");
-    if known { Ok(text.to_owned()) } else { Err(Error::invalid(format!("Invalid signal: {text}"))) }
+    if known {
+        Ok(text.to_owned())
+    } else {
+        Err(Error::invalid(format!("Invalid signal: {text}")))
+    }
 }
 
 fn healthcheck(rest: &str) -> Result<HealthCheck> {
@@ -171,13 +220,19 @@ fn healthcheck(rest: &str) -> Result<HealthCheck> {
     let mut rest = rest;
     while let Some(flag) = rest.strip_prefix("--") {
         let (flag, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
-        let (name, value) = flag.split_once('=').ok_or_else(|| Error::invalid(format!("Missing a value on flag: {flag}")))?;
+        let (name, value) = flag
+            .split_once('=')
+            .ok_or_else(|| Error::invalid(format!("Missing a value on flag: {flag}")))?;
         match name {
             "interval" => check.interval = duration(value)?,
             "timeout" => check.timeout = duration(value)?,
             "start-period" => check.start_period = duration(value)?,
             "start-interval" => check.start_interval = duration(value)?,
-            "retries" => check.retries = value.parse().map_err(|_| Error::invalid(format!("--retries: invalid number {value:?}")))?,
+            "retries" => {
+                check.retries = value
+                    .parse()
+                    .map_err(|_| Error::invalid(format!("--retries: invalid number {value:?}")))?;
+            }
             _ => return Err(Error::invalid(format!("Unknown flag: {name}"))),
         }
         rest = after.trim_start();
@@ -186,12 +241,18 @@ fn healthcheck(rest: &str) -> Result<HealthCheck> {
     check.test = match kind.to_ascii_uppercase().as_str() {
         "NONE" if command.is_empty() => vec!["NONE".into()],
         "NONE" => return Err(Error::invalid("HEALTHCHECK NONE takes no arguments")),
-        "CMD" if command.trim().is_empty() => return Err(Error::invalid("Missing command after HEALTHCHECK CMD")),
+        "CMD" if command.trim().is_empty() => {
+            return Err(Error::invalid("Missing command after HEALTHCHECK CMD"));
+        }
         "CMD" => match json_list(command.trim()) {
             Some(list) => std::iter::once("CMD".to_owned()).chain(list).collect(),
             None => vec!["CMD-SHELL".into(), command.trim().to_owned()],
         },
-        other => return Err(Error::invalid(format!("Unknown type \"{other}\" for HEALTHCHECK (try CMD)"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "Unknown type \"{other}\" for HEALTHCHECK (try CMD)"
+            )));
+        }
     };
     Ok(check)
 }
@@ -202,16 +263,30 @@ fn duration(text: &str) -> Result<i64> {
     let mut rest = text;
     let mut sum = 0f64;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(bad)?;
         let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
         rest = &rest[digits..];
-        let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9)];
+        let units = [
+            ("ns", 1.0),
+            ("us", 1e3),
+            ("µs", 1e3),
+            ("ms", 1e6),
+            ("s", 1e9),
+            ("m", 60e9),
+            ("h", 3600e9),
+        ];
         let (unit, factor) = units.iter().find(|(u, _)| rest.starts_with(u)).ok_or_else(bad)?;
         // `ms` begins like `m`, and stands before it in the list.
         sum += number * factor;
         rest = &rest[unit.len()..];
     }
-    if text.is_empty() { Err(bad()) } else { Ok(sum as i64) }
+    if text.is_empty() {
+        Err(bad())
+    } else {
+        Ok(sum as i64)
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +294,10 @@ mod tests {
     use super::*;
 
     fn run(lines: &[&str]) -> Result<ImageConfig> {
-        apply(ImageConfig::default(), &lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>())
+        apply(
+            ImageConfig::default(),
+            &lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -262,10 +340,16 @@ mod tests {
             ("EXPOSE 80/x", "Invalid proto: x"),
             ("USER", "USER requires at least one argument"),
             ("SHELL sh", "SHELL requires the arguments to be in JSON form"),
-            ("HEALTHCHECK FOO", "Unknown type \"FOO\" for HEALTHCHECK (try CMD)"),
+            (
+                "HEALTHCHECK FOO",
+                "Unknown type \"FOO\" for HEALTHCHECK (try CMD)",
+            ),
         ] {
             let e = run(&[line]).unwrap_err();
-            assert_eq!((e.kind, e.message.as_str()), (tripod_model::ErrorKind::Invalid, text));
+            assert_eq!(
+                (e.kind, e.message.as_str()),
+                (tripod_model::ErrorKind::Invalid, text)
+            );
         }
     }
 }

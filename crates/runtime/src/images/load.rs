@@ -48,13 +48,28 @@ struct Spool {
 }
 
 /// Loads an archive; gives the images in its order.
-pub(crate) fn load(store: &Store, archive: impl Read + Send, now: Time, progress: &ProgressSink) -> Result<Vec<Arc<Image>>> {
+pub(crate) fn load(
+    store: &Store,
+    archive: impl Read + Send,
+    now: Time,
+    progress: &ProgressSink,
+) -> Result<Vec<Arc<Image>>> {
     store.adding(|lease| {
         let mut spool = read_archive(store, archive, lease)?;
-        let found = if spool.has("manifest.json") { saved_images(store, &mut spool)? } else { Vec::new() };
-        let found = if found.is_empty() { layout_images(store, &mut spool)? } else { found };
+        let found = if spool.has("manifest.json") {
+            saved_images(store, &mut spool)?
+        } else {
+            Vec::new()
+        };
+        let found = if found.is_empty() {
+            layout_images(store, &mut spool)?
+        } else {
+            found
+        };
         if found.is_empty() {
-            return Err(Error::invalid("archive holds no image: neither manifest.json nor index.json was found"));
+            return Err(Error::invalid(
+                "archive holds no image: neither manifest.json nor index.json was found",
+            ));
         }
         let mut images = Vec::new();
         for one in found {
@@ -71,7 +86,10 @@ fn read_archive(store: &Store, archive: impl Read + Send, lease: &Lease) -> Resu
     let mut buf = vec![0; 128 * 1024];
     while let Some(entry) = tar.next()? {
         let Some(name) = entry_name(&entry.path) else {
-            return Err(Error::invalid(format!("archive has an entry that leads out of it: {:?}", entry.name())));
+            return Err(Error::invalid(format!(
+                "archive has an entry that leads out of it: {:?}",
+                entry.name()
+            )));
         };
         if spool.files.len() + spool.links.len() >= MAX_FILES {
             return Err(Error::invalid("archive has too many files"));
@@ -86,10 +104,18 @@ fn read_archive(store: &Store, archive: impl Read + Send, lease: &Lease) -> Resu
             }
             // Old archives share a layer between images by a link.
             Kind::Symlink | Kind::Hardlink => {
-                let base = if entry.kind == Kind::Symlink { name.rsplit_once('/').map_or("", |(dir, _)| dir) } else { "" };
-                let target = entry_name(format!("{base}/{}", String::from_utf8_lossy(&entry.link)).as_bytes());
+                let base = if entry.kind == Kind::Symlink {
+                    name.rsplit_once('/').map_or("", |(dir, _)| dir)
+                } else {
+                    ""
+                };
+                let target =
+                    entry_name(format!("{base}/{}", String::from_utf8_lossy(&entry.link)).as_bytes());
                 let target = target.ok_or_else(|| {
-                    Error::invalid(format!("archive has a link that leads out of it: {:?}", entry.name()))
+                    Error::invalid(format!(
+                        "archive has a link that leads out of it: {:?}",
+                        entry.name()
+                    ))
                 })?;
                 spool.links.insert(name, target);
             }
@@ -105,10 +131,21 @@ fn entry_name(path: &[u8]) -> Option<String> {
     String::from_utf8(parts.join(&b'/')).ok()
 }
 
-fn spool_file<R: Read>(store: &Store, name: &str, tar: &mut TarReader<R>, buf: &mut [u8], lease: &Lease) -> Result<Spooled> {
+fn spool_file<R: Read>(
+    store: &Store,
+    name: &str,
+    tar: &mut TarReader<R>,
+    buf: &mut [u8],
+    lease: &Lease,
+) -> Result<Spooled> {
     // A layout's blobs are named by their digest, whose algorithm they must be checked with.
-    let expected = name.strip_prefix("blobs/").map(|b| b.replacen('/', ":", 1)).filter(|d| digest::is_digest(d));
-    let hasher = expected.as_deref().map_or_else(|| Ok(Hasher::sha256()), Hasher::for_digest)?;
+    let expected = name
+        .strip_prefix("blobs/")
+        .map(|b| b.replacen('/', ":", 1))
+        .filter(|d| digest::is_digest(d));
+    let hasher = expected
+        .as_deref()
+        .map_or_else(|| Ok(Hasher::sha256()), Hasher::for_digest)?;
     let (ingest, file) = Ingest::new(&store.paths)?;
     let mut out = HashWrite::new(file, hasher);
     loop {
@@ -125,13 +162,19 @@ fn spool_file<R: Read>(store: &Store, name: &str, tar: &mut TarReader<R>, buf: &
         return Err(digest::mismatch(&expected, &digest));
     }
     lease.hold(&digest);
-    Ok(Spooled { ingest: Some(ingest), digest, size })
+    Ok(Spooled {
+        ingest: Some(ingest),
+        digest,
+        size,
+    })
 }
 
 /// A failed write as an error that tells a full disk from a fault.
 pub(crate) fn disk(e: std::io::Error) -> Error {
     match e.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::unavailable("no space left on device"),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Error::unavailable("no space left on device")
+        }
         _ => Error::internal(e),
     }
 }
@@ -152,7 +195,9 @@ impl Spool {
                 None => break,
             }
         }
-        Err(Error::invalid(format!("archive is incomplete: {name:?} is missing")))
+        Err(Error::invalid(format!(
+            "archive is incomplete: {name:?} is missing"
+        )))
     }
 
     /// A small file of the archive, wherever it is by now.
@@ -190,7 +235,11 @@ fn saved_images(store: &Store, spool: &mut Spool) -> Result<Vec<Found>> {
     let list: Vec<SavedImage> = serde_json::from_slice(&spool.document(store, "manifest.json")?)
         .map_err(|e| Error::invalid(format!("invalid manifest.json: {e}")))?;
     // Where the archive is an OCI layout too, its manifests keep their digests.
-    let mut manifests = if spool.has("index.json") { layout_images(store, spool).unwrap_or_default() } else { Vec::new() };
+    let mut manifests = if spool.has("index.json") {
+        layout_images(store, spool).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     let mut found = Vec::new();
     for image in list {
         let mut names = Vec::new();
@@ -198,11 +247,27 @@ fn saved_images(store: &Store, spool: &mut Spool) -> Result<Vec<Found>> {
             names.push(Reference::parse(&tag)?.to_string());
         }
         let config = spool.find(&image.config)?;
-        match manifests.iter().position(|m| spool.find(&m.config).is_ok_and(|c| c == config)) {
-            Some(at) => found.push(Found { names, ..manifests.swap_remove(at) }),
+        match manifests
+            .iter()
+            .position(|m| spool.find(&m.config).is_ok_and(|c| c == config))
+        {
+            Some(at) => found.push(Found {
+                names,
+                ..manifests.swap_remove(at)
+            }),
             None => {
-                let layers = image.layers.unwrap_or_default().into_iter().map(|l| (l, None)).collect();
-                found.push(Found { config, layers, manifest: None, names });
+                let layers = image
+                    .layers
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|l| (l, None))
+                    .collect();
+                found.push(Found {
+                    config,
+                    layers,
+                    manifest: None,
+                    names,
+                });
             }
         }
     }
@@ -236,7 +301,11 @@ fn layout_images(store: &Store, spool: &mut Spool) -> Result<Vec<Found>> {
 fn name_of(annotations: &BTreeMap<String, String>) -> Option<String> {
     let full = annotations.get("io.containerd.image.name");
     // The OCI annotation often holds a tag alone, which names no repository.
-    let name = full.or_else(|| annotations.get("org.opencontainers.image.ref.name").filter(|n| n.contains([':', '/'])));
+    let name = full.or_else(|| {
+        annotations
+            .get("org.opencontainers.image.ref.name")
+            .filter(|n| n.contains([':', '/']))
+    });
     Reference::parse(name?).ok().map(|r| r.to_string())
 }
 
@@ -253,8 +322,13 @@ fn manifest(store: &Store, spool: &mut Spool, at: &Descriptor, depth: u8) -> Res
     let document = media::parse(&bytes)?;
     if document.is_index() {
         let wanted = config::host_platform();
-        let fit = |d: &&Descriptor| d.platform.as_ref().map_or(Some(50), |p: &Platform| config::fitness(p, &wanted));
-        let mut choices: Vec<&Descriptor> = document.manifests().iter().filter(|d| fit(d).is_some()).collect();
+        let fit = |d: &&Descriptor| {
+            d.platform
+                .as_ref()
+                .map_or(Some(50), |p: &Platform| config::fitness(p, &wanted))
+        };
+        let mut choices: Vec<&Descriptor> =
+            document.manifests().iter().filter(|d| fit(d).is_some()).collect();
         choices.sort_by_key(|d| fit(d));
         for choice in choices {
             if let Some(found) = manifest(store, spool, choice, depth + 1)? {
@@ -284,7 +358,14 @@ fn manifest(store: &Store, spool: &mut Spool, at: &Descriptor, depth: u8) -> Res
 }
 
 impl Found {
-    fn install(self, store: &Store, spool: &mut Spool, lease: &Lease, now: Time, progress: &ProgressSink) -> Result<Arc<Image>> {
+    fn install(
+        self,
+        store: &Store,
+        spool: &mut Spool,
+        lease: &Lease,
+        now: Time,
+        progress: &ProgressSink,
+    ) -> Result<Arc<Image>> {
         let document = spool.document(store, &self.config)?;
         let id = digest::sha256(&document);
         let image = config::parse(&id, &document)?;
@@ -311,7 +392,15 @@ impl Found {
                 Some(descriptor) => descriptor.media_type,
                 None => media_type_of(&store.paths.blob(&digest))?,
             };
-            layers.push((diff_id.clone(), Descriptor { media_type, digest, size: size as i64, ..Descriptor::default() }));
+            layers.push((
+                diff_id.clone(),
+                Descriptor {
+                    media_type,
+                    digest,
+                    size: size as i64,
+                    ..Descriptor::default()
+                },
+            ));
         }
         let sizes = store.ensure_layers(&layers, &|i| {
             let size = u64::try_from(layers[i].1.size).unwrap_or(0);
@@ -330,7 +419,12 @@ impl Found {
             ..Record::default()
         };
         announce_renamed(store, &self.names, &id, progress);
-        let incoming = Incoming { id: id.clone(), record, names: self.names.clone(), repository: None };
+        let incoming = Incoming {
+            id: id.clone(),
+            record,
+            names: self.names.clone(),
+            repository: None,
+        };
         let image = store.install(incoming, &sizes, now)?;
         for name in &self.names {
             let familiar = name.parse::<Reference>()?.familiar();
@@ -347,14 +441,26 @@ impl Found {
 
 fn announce_renamed(store: &Store, names: &[String], id: &str, progress: &ProgressSink) {
     for name in names {
-        let Some(old) = store.read(|i| i.names.get(name).cloned()).filter(|old| old != id) else { continue };
-        let familiar = name.parse::<Reference>().map_or_else(|_| name.clone(), |r| r.familiar());
-        say(progress, format!("The image {familiar} already exists, renaming the old one with ID {old} to empty string\n"));
+        let Some(old) = store.read(|i| i.names.get(name).cloned()).filter(|old| old != id) else {
+            continue;
+        };
+        let familiar = name
+            .parse::<Reference>()
+            .map_or_else(|_| name.clone(), |r| r.familiar());
+        say(
+            progress,
+            format!(
+                "The image {familiar} already exists, renaming the old one with ID {old} to empty string\n"
+            ),
+        );
     }
 }
 
 fn say(progress: &ProgressSink, text: String) {
-    let _ = progress.send(Progress { stream: Some(text), ..Progress::default() });
+    let _ = progress.send(Progress {
+        stream: Some(text),
+        ..Progress::default()
+    });
 }
 
 fn media_type_of(path: &Path) -> Result<String> {

@@ -63,7 +63,13 @@ pub(crate) fn commit(store: &Store, c: Commit, now: Time) -> Result<Arc<Image>> 
             ..(*base).clone()
         };
         let image = finish(store, &image, record, c.name.as_ref(), lease, now)?;
-        store.tell("commit", &image.id, &c.name.as_ref().map_or_else(|| image.id.clone(), Reference::familiar));
+        store.tell(
+            "commit",
+            &image.id,
+            &c.name
+                .as_ref()
+                .map_or_else(|| image.id.clone(), Reference::familiar),
+        );
         Ok(image)
     })
 }
@@ -88,7 +94,12 @@ pub(crate) fn import(
         let (digest, size) = stream.drain().map_err(super::tarread::bad)?;
         lease.hold(&digest);
         ingest.commit(&store.paths, &digest)?;
-        let blob = Descriptor { media_type: media::LAYER.into(), digest, size: size as i64, ..Descriptor::default() };
+        let blob = Descriptor {
+            media_type: media::LAYER.into(),
+            digest,
+            size: size as i64,
+            ..Descriptor::default()
+        };
         let platform = platform.unwrap_or_else(config::host_platform);
         let image = Image {
             created: Some(now),
@@ -98,12 +109,24 @@ pub(crate) fn import(
             comment: message.clone(),
             config,
             diff_ids: vec![blob.digest.clone()],
-            history: vec![HistoryEntry { created: Some(now), comment: message, ..HistoryEntry::default() }],
+            history: vec![HistoryEntry {
+                created: Some(now),
+                comment: message,
+                ..HistoryEntry::default()
+            }],
             ..Image::default()
         };
-        let record = Record { diff_ids: image.diff_ids.clone(), blobs: vec![blob], ..Record::default() };
+        let record = Record {
+            diff_ids: image.diff_ids.clone(),
+            blobs: vec![blob],
+            ..Record::default()
+        };
         let image = finish(store, &image, record, name, lease, now)?;
-        store.tell("import", &image.id, &name.map_or_else(|| image.id.clone(), Reference::familiar));
+        store.tell(
+            "import",
+            &image.id,
+            &name.map_or_else(|| image.id.clone(), Reference::familiar),
+        );
         Ok(image)
     })
 }
@@ -117,14 +140,19 @@ fn copy(from: &mut impl Read, to: &mut impl std::io::Write, limit: u64) -> Resul
         if n == 0 {
             return Ok(());
         }
-        left = left.checked_sub(n as u64).ok_or_else(|| Error::unavailable("no space left on device"))?;
+        left = left
+            .checked_sub(n as u64)
+            .ok_or_else(|| Error::unavailable("no space left on device"))?;
         to.write_all(&buf[..n]).map_err(disk)?;
     }
 }
 
 fn layer_of(store: &Store, upper: &std::path::Path, lease: &Lease) -> Result<Descriptor> {
     let (ingest, file) = Ingest::new(&store.paths)?;
-    let out = HashWrite::new(std::io::BufWriter::with_capacity(128 * 1024, file), Hasher::sha256());
+    let out = HashWrite::new(
+        std::io::BufWriter::with_capacity(128 * 1024, file),
+        Hasher::sha256(),
+    );
     let dir = beneath::open_dir(upper)?;
     let mut tar = TarWriter::layer(out);
     tar.children(dir.as_fd(), b"", b"")?;
@@ -132,7 +160,12 @@ fn layer_of(store: &Store, upper: &std::path::Path, lease: &Lease) -> Result<Des
     std::io::Write::flush(&mut file).map_err(disk)?;
     lease.hold(&digest);
     ingest.commit(&store.paths, &digest)?;
-    Ok(Descriptor { media_type: media::LAYER.into(), digest, size: size as i64, ..Descriptor::default() })
+    Ok(Descriptor {
+        media_type: media::LAYER.into(),
+        digest,
+        size: size as i64,
+        ..Descriptor::default()
+    })
 }
 
 fn finish(
@@ -147,13 +180,27 @@ fn finish(
     let id = digest::sha256(&document);
     lease.hold(&id);
     put_small(store, &id, &document)?;
-    let layers: Vec<_> = record.diff_ids.iter().cloned().zip(record.blobs.iter().cloned()).collect();
+    let layers: Vec<_> = record
+        .diff_ids
+        .iter()
+        .cloned()
+        .zip(record.blobs.iter().cloned())
+        .collect();
     for (diff_id, _) in &layers {
         lease.hold(diff_id);
     }
     let sizes = store.ensure_layers(&layers, &|_| {})?;
     let names = name.map(|n| n.to_string()).into_iter().collect();
-    store.install(Incoming { id, record, names, repository: None }, &sizes, now)
+    store.install(
+        Incoming {
+            id,
+            record,
+            names,
+            repository: None,
+        },
+        &sizes,
+        now,
+    )
 }
 
 /// Puts a document into the content store.

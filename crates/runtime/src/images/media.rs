@@ -28,7 +28,11 @@ pub(crate) struct Document {
     pub(crate) config: Option<Descriptor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layers: Option<Vec<Descriptor>>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub(crate) manifests: Vec<Descriptor>,
 }
 
@@ -69,13 +73,21 @@ impl Document {
 
     /// Configuration and layers, with digests that are ones.
     pub(crate) fn image(self) -> Result<(Descriptor, Vec<Descriptor>)> {
-        let Document { config: Some(config), layers, .. } = self else {
+        let Document {
+            config: Some(config),
+            layers,
+            ..
+        } = self
+        else {
             return Err(Error::invalid("invalid manifest: it has no configuration"));
         };
         let layers = layers.unwrap_or_default();
         for d in std::iter::once(&config).chain(&layers) {
             if !digest::is_digest(&d.digest) || d.size < 0 {
-                return Err(Error::invalid(format!("invalid manifest: bad descriptor {:?}", d.digest)));
+                return Err(Error::invalid(format!(
+                    "invalid manifest: bad descriptor {:?}",
+                    d.digest
+                )));
             }
         }
         Ok((config, layers))

@@ -20,8 +20,9 @@ pub(crate) mod overlay;
 mod port;
 mod registry;
 mod save;
+pub(crate) mod size;
 mod snapshot;
-pub(crate) mod store;
+mod store;
 mod stream;
 mod tarread;
 mod tarwrite;
@@ -36,8 +37,8 @@ use std::sync::Arc;
 
 use tripod_model::{Error, Result};
 
-pub use registry::RegistryOptions;
 use registry::Http;
+pub use registry::RegistryOptions;
 use store::Store;
 
 /// The node's image store. Cheap to clone.
@@ -55,12 +56,20 @@ impl ImageStore {
 
     /// As [`ImageStore::open`], with limits and exceptions for registries.
     pub fn open_with(root: &Path, registries: RegistryOptions) -> Result<Self> {
-        Ok(Self { store: Arc::new(Store::open(root)?), http: Http::new(registries) })
+        Ok(Self {
+            store: Arc::new(Store::open(root)?),
+            http: Http::new(registries),
+        })
     }
 
     /// Runs blocking work on a thread of its own.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || work(&store)).await.map_err(|e| Error::internal(format!("image store: {e}")))?
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|e| Error::internal(format!("image store: {e}")))?
     }
 }

@@ -32,12 +32,23 @@ struct Holder {
 }
 
 /// Takes a name, or an image with all its names, away.
-pub(crate) fn remove(store: &Store, name: &str, force: bool, prune_parents: bool, in_use: &[String]) -> Result<Vec<Removed>> {
+pub(crate) fn remove(
+    store: &Store,
+    name: &str,
+    force: bool,
+    prune_parents: bool,
+    in_use: &[String],
+) -> Result<Vec<Removed>> {
     let id = store.get(name)?.id.clone();
     let holder = holder(store, &id, in_use);
     let mut events = Vec::new();
     let removed = store.update(|index| {
-        let mut work = Removal { index, id: id.clone(), removed: Vec::new(), events: Vec::new() };
+        let mut work = Removal {
+            index,
+            id: id.clone(),
+            removed: Vec::new(),
+            events: Vec::new(),
+        };
         let by_name = work.name_given(name);
         let untagged_last = match by_name {
             Some(given) => work.remove_name(&given, force, holder.as_ref())?,
@@ -64,9 +75,15 @@ fn holder(store: &Store, id: &str, in_use: &[String]) -> Option<Holder> {
     if let Some((container, running)) = own
         && in_use.iter().any(|held| held == id || *held == container)
     {
-        return Some(Holder { container: Some(container), running });
+        return Some(Holder {
+            container: Some(container),
+            running,
+        });
     }
-    in_use.iter().any(|held| held == id).then_some(Holder { container: None, running: false })
+    in_use.iter().any(|held| held == id).then_some(Holder {
+        container: None,
+        running: false,
+    })
 }
 
 /// Removes images with all their names, as `docker image prune` does: the caller has chosen those not in use.
@@ -80,7 +97,12 @@ pub(crate) fn prune(store: &Store, image_ids: &[String]) -> Result<(Vec<Removed>
             if !index.images.contains_key(id) || store.snapshots.uses(id) {
                 continue;
             }
-            let mut work = Removal { index, id: id.clone(), removed: Vec::new(), events: Vec::new() };
+            let mut work = Removal {
+                index,
+                id: id.clone(),
+                removed: Vec::new(),
+                events: Vec::new(),
+            };
             work.untag_all();
             work.forget();
             removed.append(&mut work.removed);
@@ -142,7 +164,10 @@ impl Removal<'_> {
             && self.is_single()
             && let Some(holder) = holder
         {
-            let user = holder.container.as_deref().map_or_else(String::new, |c| format!("container {} ", short(c)));
+            let user = holder
+                .container
+                .as_deref()
+                .map_or_else(String::new, |c| format!("container {} ", short(c)));
             return Err(Error::conflict(format!(
                 "conflict: unable to remove repository reference {:?} (must force) - {user}is using its referenced image {}",
                 familiar(given),
@@ -151,7 +176,11 @@ impl Removal<'_> {
         }
         self.untag(given);
         if !has_digest(given) {
-            let rest: Vec<_> = self.names().into_iter().filter(|n| repository(n) == repository(given)).collect();
+            let rest: Vec<_> = self
+                .names()
+                .into_iter()
+                .filter(|n| repository(n) == repository(given))
+                .collect();
             // Digests of a repository stay only as long as one of its tags does.
             if rest.iter().all(|n| has_digest(n)) {
                 for name in rest {
@@ -172,16 +201,28 @@ impl Removal<'_> {
     }
 
     fn conflict(&self, how: &str, why: &str) -> Error {
-        Error::conflict(format!("conflict: unable to delete {} ({how}) - {why}", short(&self.id)))
+        Error::conflict(format!(
+            "conflict: unable to delete {} ({how}) - {why}",
+            short(&self.id)
+        ))
     }
 
     /// Whether something needs the image.
     fn check(&self, force: bool, holder: Option<&Holder>) -> Result<()> {
-        if self.index.images.values().any(|r| r.parent.as_deref() == Some(&*self.id)) {
+        if self
+            .index
+            .images
+            .values()
+            .any(|r| r.parent.as_deref() == Some(&*self.id))
+        {
             return Err(self.conflict("cannot be forced", "image has dependent child images"));
         }
         let Some(holder) = holder else { return Ok(()) };
-        let (state, how) = if holder.running { ("running", "cannot be forced") } else { ("stopped", "must be forced") };
+        let (state, how) = if holder.running {
+            ("running", "cannot be forced")
+        } else {
+            ("stopped", "must be forced")
+        };
         if holder.running || !force {
             let name = holder.container.as_deref().map(short).unwrap_or_default();
             let why = format!("image is being used by {state} container {name}");
@@ -190,7 +231,13 @@ impl Removal<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, force: bool, quiet: bool, prune_parents: bool, holder: Option<&Holder>) -> Result<()> {
+    fn delete(
+        &mut self,
+        force: bool,
+        quiet: bool,
+        prune_parents: bool,
+        holder: Option<&Holder>,
+    ) -> Result<()> {
         if let Err(conflict) = self.check(force, holder) {
             return if quiet { Ok(()) } else { Err(conflict) };
         }
@@ -209,13 +256,21 @@ impl Removal<'_> {
 
     /// Forgets the image. Containers may still stand on its layers; the sweep that follows finds out.
     fn forget(&mut self) {
-        let Some(record) = self.index.images.remove(&self.id) else { return };
+        let Some(record) = self.index.images.remove(&self.id) else {
+            return;
+        };
         self.removed.push(Removed::Deleted(self.id.clone()));
         self.events.push(("delete", self.id.clone(), self.id.clone()));
         let live = self.index.live_layers();
         let chain = chain_ids(&record.diff_ids);
-        let gone = record.diff_ids.iter().zip(chain).rev().filter(|(diff_id, _)| !live.contains(diff_id.as_str()));
-        self.removed.extend(gone.map(|(_, chain)| Removed::Deleted(chain)));
+        let gone = record
+            .diff_ids
+            .iter()
+            .zip(chain)
+            .rev()
+            .filter(|(diff_id, _)| !live.contains(diff_id.as_str()));
+        self.removed
+            .extend(gone.map(|(_, chain)| Removed::Deleted(chain)));
         self.index.orphans.insert(self.id.clone(), record.diff_ids);
     }
 }
@@ -234,10 +289,12 @@ pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
 }
 
 fn familiar(full: &str) -> String {
-    full.parse::<Reference>().map_or_else(|_| full.to_owned(), |r| r.familiar())
+    full.parse::<Reference>()
+        .map_or_else(|_| full.to_owned(), |r| r.familiar())
 }
 
 /// `domain/path` of a full name.
 pub(crate) fn repository(full: &str) -> String {
-    full.parse::<Reference>().map_or_else(|_| full.to_owned(), |r| format!("{}/{}", r.domain, r.path))
+    full.parse::<Reference>()
+        .map_or_else(|_| full.to_owned(), |r| format!("{}/{}", r.domain, r.path))
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 use tripod_model::Result;
 
 use super::beneath::{self, fault};
@@ -54,7 +56,13 @@ fn modern(stack: &Stack<'_>) -> rustix::io::Result<()> {
     }
     mount::fsconfig_create(&fs)?;
     let mnt = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    mount::move_mount(&mnt, "", CWD, stack.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    mount::move_mount(
+        &mnt,
+        "",
+        CWD,
+        stack.target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
 }
 
 fn set_path(fs: &OwnedFd, key: &str, path: &Path, open: &mut Vec<OwnedFd>) -> rustix::io::Result<()> {
@@ -74,7 +82,12 @@ fn classic(stack: &Stack<'_>) -> rustix::io::Result<()> {
     let mut options = String::from("lowerdir=");
     for (i, layer) in stack.lower.iter().rev().enumerate() {
         let fd = rustix::fs::open(layer, path_only, Mode::empty())?;
-        let _ = write!(options, "{}{}", if i == 0 { "" } else { ":" }, beneath::proc_path(fd.as_fd()));
+        let _ = write!(
+            options,
+            "{}{}",
+            if i == 0 { "" } else { ":" },
+            beneath::proc_path(fd.as_fd())
+        );
         open.push(fd);
     }
     for (key, path) in [("upperdir", stack.upper), ("workdir", stack.work)] {
@@ -83,7 +96,13 @@ fn classic(stack: &Stack<'_>) -> rustix::io::Result<()> {
         open.push(fd);
     }
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    mount::mount("overlay", stack.target, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+    mount::mount(
+        "overlay",
+        stack.target,
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )
 }
 
 /// Whether something is mounted exactly there.
@@ -100,7 +119,8 @@ pub(crate) fn detach(path: &Path) -> Result<Option<OwnedFd>> {
     }
     let held = mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC)
         .map_err(|e| fault(e, path.display()))?;
-    mount::unmount(path, UnmountFlags::DETACH).map_err(|e| fault(e, format_args!("unmount {}", path.display())))?;
+    mount::unmount(path, UnmountFlags::DETACH)
+        .map_err(|e| fault(e, format_args!("unmount {}", path.display())))?;
     Ok(Some(held))
 }
 

@@ -8,7 +8,8 @@ use futures::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::io::SyncIoBridge;
 use tripod_agent::ports::{
-    BoxRead, BoxStream, Change, ConfigChanges, Distribution, ImageUsage, Images, PathStat, ProgressSink, Removed, Rootfs,
+    BoxRead, BoxStream, Change, ConfigChanges, Distribution, ImageUsage, Images, PathStat, ProgressSink,
+    Removed, Rootfs,
 };
 use tripod_model::image::{Image, ImageConfig, Platform, RegistryAuth};
 use tripod_model::reference::Reference;
@@ -38,12 +39,20 @@ impl Images for ImageStore {
         registry::pull(&self.store, &self.http, name, all_tags, platform, auth, &progress).await
     }
 
-    async fn push(&self, name: &Reference, all_tags: bool, auth: Option<RegistryAuth>, progress: ProgressSink) -> Result<()> {
+    async fn push(
+        &self,
+        name: &Reference,
+        all_tags: bool,
+        auth: Option<RegistryAuth>,
+        progress: ProgressSink,
+    ) -> Result<()> {
         registry::push(&self.store, &self.http, name, all_tags, auth, &progress).await
     }
 
     async fn inspect_remote(&self, name: &Reference, auth: Option<RegistryAuth>) -> Result<Distribution> {
-        Repository::new(&self.http, name, auth, "pull").distribution().await
+        Repository::new(&self.http, name, auth, "pull")
+            .distribution()
+            .await
     }
 
     async fn login(&self, auth: &RegistryAuth) -> Result<String> {
@@ -52,7 +61,8 @@ impl Images for ImageStore {
 
     async fn load(&self, archive: BoxRead, progress: ProgressSink) -> Result<Vec<Arc<Image>>> {
         let archive = SyncIoBridge::new(archive);
-        self.blocking(move |store| load::load(store, archive, Time::now(), &progress)).await
+        self.blocking(move |store| load::load(store, archive, Time::now(), &progress))
+            .await
     }
 
     async fn save(&self, names: &[String]) -> Result<BoxRead> {
@@ -69,7 +79,18 @@ impl Images for ImageStore {
     ) -> Result<Arc<Image>> {
         let config = instructions::apply(ImageConfig::default(), &changes)?;
         let archive = SyncIoBridge::new(archive);
-        self.blocking(move |store| make::import(store, archive, name.as_ref(), config, message, platform, Time::now())).await
+        self.blocking(move |store| {
+            make::import(
+                store,
+                archive,
+                name.as_ref(),
+                config,
+                message,
+                platform,
+                Time::now(),
+            )
+        })
+        .await
     }
 
     async fn commit(
@@ -82,8 +103,16 @@ impl Images for ImageStore {
         name: Option<Reference>,
     ) -> Result<Arc<Image>> {
         let (container, image_id) = (container.to_owned(), image_id.to_owned());
-        let commit = make::Commit { container, image_id, config, author, message, name };
-        self.blocking(move |store| make::commit(store, commit, Time::now())).await
+        let commit = make::Commit {
+            container,
+            image_id,
+            config,
+            author,
+            message,
+            name,
+        };
+        self.blocking(move |store| make::commit(store, commit, Time::now()))
+            .await
     }
 
     fn apply_changes(&self, config: ImageConfig, changes: &[String]) -> Result<ImageConfig> {
@@ -92,12 +121,20 @@ impl Images for ImageStore {
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
         let (image, name) = (image.to_owned(), name.clone());
-        self.blocking(move |store| names::tag(store, &image, &name, Time::now())).await
+        self.blocking(move |store| names::tag(store, &image, &name, Time::now()))
+            .await
     }
 
-    async fn remove(&self, name: &str, force: bool, prune_parents: bool, in_use: &[String]) -> Result<Vec<Removed>> {
+    async fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        prune_parents: bool,
+        in_use: &[String],
+    ) -> Result<Vec<Removed>> {
         let (name, in_use) = (name.to_owned(), in_use.to_vec());
-        self.blocking(move |store| names::remove(store, &name, force, prune_parents, &in_use)).await
+        self.blocking(move |store| names::remove(store, &name, force, prune_parents, &in_use))
+            .await
     }
 
     async fn prune(&self, image_ids: &[String]) -> Result<(Vec<Removed>, u64)> {
@@ -111,7 +148,8 @@ impl Images for ImageStore {
 
     async fn prepare(&self, container: &str, image_id: &str) -> Result<()> {
         let (container, image) = (container.to_owned(), image_id.to_owned());
-        self.blocking(move |store| store.prepare(&container, &image)).await
+        self.blocking(move |store| store.prepare(&container, &image))
+            .await
     }
 
     async fn mount(&self, container: &str) -> Result<Rootfs> {
@@ -124,7 +162,9 @@ impl Images for ImageStore {
     }
 
     async fn unmount(&self, container: &str) -> Result<()> {
-        let Ok(snapshot) = self.store.snapshots.get(container) else { return Ok(()) };
+        let Ok(snapshot) = self.store.snapshots.get(container) else {
+            return Ok(());
+        };
         self.blocking(move |_| snapshot.unmount()).await
     }
 
@@ -139,7 +179,8 @@ impl Images for ImageStore {
 
     async fn changes(&self, container: &str) -> Result<Vec<Change>> {
         let snapshot = self.store.snapshots.get(container)?;
-        self.blocking(move |_| changes::changes(&snapshot.upper(), &snapshot.lower)).await
+        self.blocking(move |_| changes::changes(&snapshot.upper(), &snapshot.lower))
+            .await
     }
 
     async fn export(&self, container: &str) -> Result<BoxRead> {
@@ -161,7 +202,12 @@ impl Images for ImageStore {
         .await
     }
 
-    async fn stat_path(&self, container: &str, overlays: &[(String, PathBuf)], path: &str) -> Result<PathStat> {
+    async fn stat_path(
+        &self,
+        container: &str,
+        overlays: &[(String, PathBuf)],
+        path: &str,
+    ) -> Result<PathStat> {
         let snapshot = self.store.snapshots.get(container)?;
         let (container, overlays, path) = (container.to_owned(), overlays.to_vec(), path.to_owned());
         self.blocking(move |_| {
@@ -171,10 +217,16 @@ impl Images for ImageStore {
         .await
     }
 
-    async fn read_path(&self, container: &str, overlays: &[(String, PathBuf)], path: &str) -> Result<(PathStat, BoxRead)> {
+    async fn read_path(
+        &self,
+        container: &str,
+        overlays: &[(String, PathBuf)],
+        path: &str,
+    ) -> Result<(PathStat, BoxRead)> {
         let snapshot = self.store.snapshots.get(container)?;
         let (container, overlays, path) = (container.to_owned(), overlays.to_vec(), path.to_owned());
-        self.blocking(move |_| files::read(&snapshot, &overlays, &container, &path)).await
+        self.blocking(move |_| files::read(&snapshot, &overlays, &container, &path))
+            .await
     }
 
     async fn write_path(
@@ -190,16 +242,29 @@ impl Images for ImageStore {
         let snapshot = self.store.snapshots.get(container)?;
         let (container, overlays, path) = (container.to_owned(), overlays.to_vec(), path.to_owned());
         let archive = SyncIoBridge::new(archive);
-        self.blocking(move |_| files::write(&snapshot, &overlays, &container, &path, archive, no_overwrite_dir_non_dir)).await
+        self.blocking(move |_| {
+            files::write(
+                &snapshot,
+                &overlays,
+                &container,
+                &path,
+                archive,
+                no_overwrite_dir_non_dir,
+            )
+        })
+        .await
     }
 
     async fn copy_up(&self, container: &str, path: &str, into: PathBuf) -> Result<()> {
         let (snapshot, path) = (self.store.snapshots.get(container)?, path.to_owned());
-        self.blocking(move |_| files::copy_up(&snapshot, &path, &into)).await
+        self.blocking(move |_| files::copy_up(&snapshot, &path, &into))
+            .await
     }
 
     fn events(&self) -> BoxStream<(String, String, Vec<(String, String)>)> {
         // A listener that fell behind goes on with what comes next.
-        BroadcastStream::new(self.store.events.subscribe()).filter_map(|e| async { e.ok() }).boxed()
+        BroadcastStream::new(self.store.events.subscribe())
+            .filter_map(|e| async { e.ok() })
+            .boxed()
     }
 }

@@ -51,13 +51,19 @@ fn choose(store: &Store, names: &[String]) -> Result<Vec<Chosen>> {
         match name.parse::<Reference>() {
             Ok(parsed) if parsed.tag.is_none() && parsed.digest.is_none() => {
                 let all = store.read(|i| i.names.clone());
-                let of_repository = all.into_iter().filter(|(n, _)| !has_digest(n)).filter_map(|(n, id)| {
-                    let n: Reference = n.parse().ok()?;
-                    (n.domain == parsed.domain && n.path == parsed.path).then_some((id, Some(n)))
-                });
+                let of_repository = all
+                    .into_iter()
+                    .filter(|(n, _)| !has_digest(n))
+                    .filter_map(|(n, id)| {
+                        let n: Reference = n.parse().ok()?;
+                        (n.domain == parsed.domain && n.path == parsed.path).then_some((id, Some(n)))
+                    });
                 found.extend(of_repository);
             }
-            Ok(parsed) => found.push((store.get(name)?.id.clone(), Some(parsed).filter(|p| p.digest.is_none()))),
+            Ok(parsed) => found.push((
+                store.get(name)?.id.clone(),
+                Some(parsed).filter(|p| p.digest.is_none()),
+            )),
             Err(_) => {}
         }
         if found.is_empty() {
@@ -74,7 +80,9 @@ fn choose(store: &Store, names: &[String]) -> Result<Vec<Chosen>> {
 }
 
 fn describe(store: &Store, id: String, name: Option<Reference>) -> Result<Chosen> {
-    let record = store.read(|i| i.images.get(&id).cloned()).ok_or_else(|| no_such_image(&id))?;
+    let record = store
+        .read(|i| i.images.get(&id).cloned())
+        .ok_or_else(|| no_such_image(&id))?;
     let created = store.by_id(&id).and_then(|i| i.created);
     let (manifest, made) = match record.manifest {
         Some(manifest) => (manifest, None),
@@ -83,13 +91,25 @@ fn describe(store: &Store, id: String, name: Option<Reference>) -> Result<Chosen
             (manifest, Some(bytes))
         }
     };
-    Ok(Chosen { id, names: name.into_iter().collect(), manifest, made, layers: record.blobs, created })
+    Ok(Chosen {
+        id,
+        names: name.into_iter().collect(),
+        manifest,
+        made,
+        layers: record.blobs,
+        created,
+    })
 }
 
 /// A manifest for an image that came without one.
 pub(crate) fn make_manifest(store: &Store, id: &str, layers: &[Descriptor]) -> Result<(Descriptor, Vec<u8>)> {
     let size = std::fs::metadata(store.paths.blob(id))?.len() as i64;
-    let config = Descriptor { media_type: media::CONFIG.into(), digest: id.to_owned(), size, ..Descriptor::default() };
+    let config = Descriptor {
+        media_type: media::CONFIG.into(),
+        digest: id.to_owned(),
+        size,
+        ..Descriptor::default()
+    };
     let document = media::Document {
         schema_version: 2,
         media_type: media::MANIFEST.into(),
@@ -114,7 +134,11 @@ fn blob_name(digest: &str) -> String {
 fn write(store: &Store, chosen: &[Chosen], out: &mut stream::Sink) -> Result<()> {
     let mut tar = TarWriter::new(out, Vec::new());
     let mut written = BTreeSet::new();
-    let mut index = media::Document { schema_version: 2, media_type: media::INDEX.into(), ..media::Document::default() };
+    let mut index = media::Document {
+        schema_version: 2,
+        media_type: media::INDEX.into(),
+        ..media::Document::default()
+    };
     let mut saved = Vec::new();
     let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for one in chosen {
@@ -129,15 +153,27 @@ fn write(store: &Store, chosen: &[Chosen], out: &mut stream::Sink) -> Result<()>
         if let Some(bytes) = &one.made
             && written.insert(one.manifest.digest.clone())
         {
-            tar.plain(&blob_name(&one.manifest.digest), bytes.len() as u64, &bytes[..], time)?;
+            tar.plain(
+                &blob_name(&one.manifest.digest),
+                bytes.len() as u64,
+                &bytes[..],
+                time,
+            )?;
         }
         for name in &one.names {
             let mut entry = one.manifest.clone();
-            entry.annotations.insert("io.containerd.image.name".into(), name.to_string());
+            entry
+                .annotations
+                .insert("io.containerd.image.name".into(), name.to_string());
             let tag = name.tag.clone().unwrap_or_else(|| "latest".into());
-            entry.annotations.insert("org.opencontainers.image.ref.name".into(), tag.clone());
+            entry
+                .annotations
+                .insert("org.opencontainers.image.ref.name".into(), tag.clone());
             index.manifests.push(entry);
-            repositories.entry(name.familiar_name()).or_default().insert(tag, one.id.replacen("sha256:", "", 1));
+            repositories
+                .entry(name.familiar_name())
+                .or_default()
+                .insert(tag, one.id.replacen("sha256:", "", 1));
         }
         if one.names.is_empty() {
             index.manifests.push(one.manifest.clone());

@@ -36,7 +36,13 @@ struct State {
 
 impl Snapshot {
     fn new(dir: PathBuf, image: String, lower: Vec<PathBuf>) -> Self {
-        Self { dir, image, lower, state: Mutex::default(), closed: Condvar::new() }
+        Self {
+            dir,
+            image,
+            lower,
+            state: Mutex::default(),
+            closed: Condvar::new(),
+        }
     }
 
     /// Its paths.
@@ -62,7 +68,11 @@ impl Snapshot {
         self.state.lock().expect("snapshot").wanted
     }
 
-    fn ensure_mounted(&self, mut state: std::sync::MutexGuard<'_, State>, change: fn(&mut State)) -> Result<()> {
+    fn ensure_mounted(
+        &self,
+        mut state: std::sync::MutexGuard<'_, State>,
+        change: fn(&mut State),
+    ) -> Result<()> {
         while state.closing {
             state = self.closed.wait(state).expect("snapshot");
         }
@@ -72,7 +82,12 @@ impl Snapshot {
         let merged = self.merged();
         if !overlay::is_mounted(&merged) {
             let (upper, work) = (self.upper(), self.dir.join("work"));
-            overlay::mount(&Stack { lower: &self.lower, upper: &upper, work: &work, target: &merged })?;
+            overlay::mount(&Stack {
+                lower: &self.lower,
+                upper: &upper,
+                work: &work,
+                target: &merged,
+            })?;
         }
         change(&mut state);
         Ok(())
@@ -155,16 +170,25 @@ impl Snapshots {
         for entry in std::fs::read_dir(&paths.snapshots)? {
             let entry = entry?;
             let (dir, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let image = std::fs::read_link(dir.join("image")).ok().and_then(|i| i.to_str().map(str::to_owned));
+            let image = std::fs::read_link(dir.join("image"))
+                .ok()
+                .and_then(|i| i.to_str().map(str::to_owned));
             let Some((image, lower)) = image.and_then(|i| lower(&i).map(|l| (i, l))) else {
-                tracing::warn!(container = name, "a root filesystem without its image is left alone");
+                tracing::warn!(
+                    container = name,
+                    "a root filesystem without its image is left alone"
+                );
                 continue;
             };
             let snapshot = Snapshot::new(dir, image, lower);
             snapshot.state.lock().expect("snapshot").wanted = overlay::is_mounted(&snapshot.merged());
             by_container.insert(name, Arc::new(snapshot));
         }
-        Ok(Self { paths: paths.clone(), by_container: Mutex::new(by_container), trash })
+        Ok(Self {
+            paths: paths.clone(),
+            by_container: Mutex::new(by_container),
+            trash,
+        })
     }
 
     /// Makes the writable layer of a container, unless it is there.
@@ -172,7 +196,12 @@ impl Snapshots {
         if container.is_empty() || container.starts_with('.') || container.contains('/') {
             return Err(Error::invalid(format!("invalid container name {container:?}")));
         }
-        if self.by_container.lock().expect("snapshots").contains_key(container) {
+        if self
+            .by_container
+            .lock()
+            .expect("snapshots")
+            .contains_key(container)
+        {
             return Ok(());
         }
         let new = self.paths.unique(&self.paths.tmp, "snapshot");
@@ -186,20 +215,35 @@ impl Snapshots {
             return Err(e.context("making the container's root filesystem"));
         }
         let snapshot = Snapshot::new(dir, image.to_owned(), lower);
-        self.by_container.lock().expect("snapshots").entry(container.to_owned()).or_insert_with(|| Arc::new(snapshot));
+        self.by_container
+            .lock()
+            .expect("snapshots")
+            .entry(container.to_owned())
+            .or_insert_with(|| Arc::new(snapshot));
         Ok(())
     }
 
     /// The writable layer of a container.
     pub(crate) fn get(&self, container: &str) -> Result<Arc<Snapshot>> {
-        let found = self.by_container.lock().expect("snapshots").get(container).cloned();
+        let found = self
+            .by_container
+            .lock()
+            .expect("snapshots")
+            .get(container)
+            .cloned();
         found.ok_or_else(|| Error::not_found(format!("no root filesystem for container {container}")))
     }
 
     /// Takes a writable layer away. The directory leaves its place at once; what is in it goes in the background,
     /// or when the store is next opened.
     pub(crate) fn discard(&self, container: &str) -> Result<()> {
-        let Some(snapshot) = self.by_container.lock().expect("snapshots").get(container).cloned() else {
+        let Some(snapshot) = self
+            .by_container
+            .lock()
+            .expect("snapshots")
+            .get(container)
+            .cloned()
+        else {
             return Ok(());
         };
         let mut state = snapshot.state.lock().expect("snapshot");
@@ -224,7 +268,13 @@ impl Snapshots {
 
     /// Containers, in order.
     pub(crate) fn list(&self) -> Vec<String> {
-        let mut all: Vec<_> = self.by_container.lock().expect("snapshots").keys().cloned().collect();
+        let mut all: Vec<_> = self
+            .by_container
+            .lock()
+            .expect("snapshots")
+            .keys()
+            .cloned()
+            .collect();
         all.sort_unstable();
         all
     }
@@ -232,13 +282,20 @@ impl Snapshots {
     /// A container of an image, a running one if there is.
     pub(crate) fn user_of(&self, image: &str) -> Option<(String, bool)> {
         let all = self.by_container.lock().expect("snapshots");
-        let of_image = all.iter().filter(|(_, s)| s.image == image).map(|(id, s)| (id.clone(), s.in_use()));
+        let of_image = all
+            .iter()
+            .filter(|(_, s)| s.image == image)
+            .map(|(id, s)| (id.clone(), s.in_use()));
         of_image.max_by_key(|(_, running)| *running)
     }
 
     /// Whether a container of the image exists.
     pub(crate) fn uses(&self, image: &str) -> bool {
-        self.by_container.lock().expect("snapshots").values().any(|s| s.image == image)
+        self.by_container
+            .lock()
+            .expect("snapshots")
+            .values()
+            .any(|s| s.image == image)
     }
 }
 
@@ -258,13 +315,16 @@ fn make_dirs(new: &Path, image: &str) -> Result<()> {
 /// One thread removes what is in the trash, so that many containers that end together do not fight for the disk.
 fn start_reaper() -> Result<mpsc::Sender<PathBuf>> {
     let (trash, paths) = mpsc::channel::<PathBuf>();
-    std::thread::Builder::new().name("images-trash".into()).stack_size(256 * 1024).spawn(move || {
-        for path in paths {
-            overlay::unmount_all(&path.join("merged"));
-            if let Err(e) = beneath::remove_path(&path) {
-                tracing::warn!(path = %path.display(), error = %e, "cannot remove");
+    std::thread::Builder::new()
+        .name("images-trash".into())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            for path in paths {
+                overlay::unmount_all(&path.join("merged"));
+                if let Err(e) = beneath::remove_path(&path) {
+                    tracing::warn!(path = %path.display(), error = %e, "cannot remove");
+                }
             }
-        }
-    })?;
+        })?;
     Ok(trash)
 }

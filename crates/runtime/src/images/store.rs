@@ -62,10 +62,14 @@ impl Store {
         std::fs::create_dir_all(paths.root.join("empty"))?;
         let index = Index::read(&paths.root)?;
         let snapshots = Snapshots::open(&paths, |image| {
-            let layers = index.images.get(image).map(|r| &r.diff_ids).or_else(|| index.orphans.get(image))?;
+            let layers = index
+                .images
+                .get(image)
+                .map(|r| &r.diff_ids)
+                .or_else(|| index.orphans.get(image))?;
             Some(lower_dirs(&paths, layers))
         })?;
-        let images = index.images.keys().map(|id| Ok((id.clone(), Arc::new(build(&paths, &index, id)?)))).collect::<Result<_>>()?;
+        let images = build_all(&paths, &index);
         let store = Self {
             paths,
             state: RwLock::new(State { index, images }),
@@ -81,7 +85,14 @@ impl Store {
 
     /// All images, newest first.
     pub(crate) fn list(&self) -> Vec<Arc<Image>> {
-        let mut all: Vec<_> = self.state.read().expect("images").images.values().cloned().collect();
+        let mut all: Vec<_> = self
+            .state
+            .read()
+            .expect("images")
+            .images
+            .values()
+            .cloned()
+            .collect();
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         all
     }
@@ -100,7 +111,8 @@ impl Store {
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Image>> {
         let state = self.state.read().expect("images");
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
-        let is_hex = !hex.is_empty() && hex.len() <= 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_hex =
+            !hex.is_empty() && hex.len() <= 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if is_hex && hex.len() == 64 {
             let id = format!("sha256:{hex}");
             let found = state.images.get(&id).or_else(|| {
@@ -134,10 +146,7 @@ impl Store {
         }
         let live: Vec<String> = index.live_layers().into_iter().map(str::to_owned).collect();
         index.layers.retain(|id, _| live.binary_search(id).is_ok());
-        let mut images = BTreeMap::new();
-        for id in index.images.keys() {
-            images.insert(id.clone(), Arc::new(build(&self.paths, &index, id)?));
-        }
+        let images = build_all(&self.paths, &index);
         index.write(&self.paths.root)?;
         *self.state.write().expect("images") = State { index, images };
         Ok(out)
@@ -148,7 +157,12 @@ impl Store {
         // One sync of the filesystem instead of one per file: all that the index is about to name is on disk.
         let root = beneath::open_dir(&self.paths.root)?;
         rustix::fs::syncfs(&root).map_err(std::io::Error::from)?;
-        let Incoming { id, mut record, names, repository } = incoming;
+        let Incoming {
+            id,
+            mut record,
+            names,
+            repository,
+        } = incoming;
         self.update(|index| {
             for ((diff_id, blob), size) in record.diff_ids.iter().zip(&record.blobs).zip(sizes) {
                 let layer = index.layers.entry(diff_id.clone()).or_insert_with(Layer::default);
@@ -181,13 +195,22 @@ impl Store {
 
     /// Unpacks a layer from its blob, once, and returns the bytes of its files.
     pub(crate) fn ensure_layer(&self, diff_id: &str, blob: &Descriptor) -> Result<u64> {
-        let gate = Arc::clone(self.unpacking.lock().expect("unpacking").entry(diff_id.to_owned()).or_default());
+        let gate = Arc::clone(
+            self.unpacking
+                .lock()
+                .expect("unpacking")
+                .entry(diff_id.to_owned())
+                .or_default(),
+        );
         let done = {
             let _one = gate.lock().expect("unpacking");
             self.unpack_layer(diff_id, blob)
         };
         drop(gate);
-        self.unpacking.lock().expect("unpacking").retain(|_, gate| Arc::strong_count(gate) > 1);
+        self.unpacking
+            .lock()
+            .expect("unpacking")
+            .retain(|_, gate| Arc::strong_count(gate) > 1);
         done
     }
 
@@ -198,7 +221,7 @@ impl Store {
                 return Ok(size);
             }
             // Unpacked for an image that is not known yet; its size was not written down.
-            return tree_size(&dir);
+            return super::size::tree_size(&dir);
         }
         let file = File::open(self.paths.blob(&blob.digest))
             .map_err(|e| Error::internal(format!("blob {}: {e}", blob.digest)))?;
@@ -217,8 +240,15 @@ impl Store {
     }
 
     /// Unpacks several layers, some at a time; `told` hears of each that is done.
-    pub(crate) fn ensure_layers(&self, layers: &[(String, Descriptor)], told: &(dyn Fn(usize) + Sync)) -> Result<Vec<u64>> {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(layers.len());
+    pub(crate) fn ensure_layers(
+        &self,
+        layers: &[(String, Descriptor)],
+        told: &(dyn Fn(usize) + Sync),
+    ) -> Result<Vec<u64>> {
+        let threads = std::thread::available_parallelism()
+            .map_or(2, usize::from)
+            .min(4)
+            .min(layers.len());
         let next = std::sync::atomic::AtomicUsize::new(0);
         let sizes = Mutex::new(vec![0; layers.len()]);
         let failed = Mutex::new(None);
@@ -227,7 +257,9 @@ impl Store {
                 scope.spawn(|| {
                     while failed.lock().expect("failed").is_none() {
                         let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        let Some((diff_id, blob)) = layers.get(i) else { break };
+                        let Some((diff_id, blob)) = layers.get(i) else {
+                            break;
+                        };
                         match self.ensure_layer(diff_id, blob) {
                             Ok(size) => sizes.lock().expect("sizes")[i] = size,
                             Err(e) => *failed.lock().expect("failed") = Some(e),
@@ -245,8 +277,13 @@ impl Store {
 
     /// Removes blobs and layers that neither an image nor a container nor work in progress needs.
     pub(crate) fn sweep(&self) -> Result<()> {
-        let unused: Vec<String> =
-            self.read(|i| i.orphans.keys().filter(|id| !self.snapshots.uses(id)).cloned().collect());
+        let unused: Vec<String> = self.read(|i| {
+            i.orphans
+                .keys()
+                .filter(|id| !self.snapshots.uses(id))
+                .cloned()
+                .collect()
+        });
         if !unused.is_empty() {
             self.update(|i| {
                 i.orphans.retain(|id, _| !unused.contains(id));
@@ -269,7 +306,11 @@ impl Store {
             for entry in std::fs::read_dir(&self.paths.layers)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let diff_id = if name.contains(':') { name } else { format!("sha256:{name}") };
+                let diff_id = if name.contains(':') {
+                    name
+                } else {
+                    format!("sha256:{name}")
+                };
                 if !live_layers.contains(diff_id.as_str()) && !held(&diff_id) {
                     self.snapshots.bury(&entry.path())?;
                 }
@@ -306,7 +347,9 @@ impl Store {
 
     /// Removes the writable layer of a container, and the layers below it if their image went before.
     pub(crate) fn discard(&self, container: &str) -> Result<()> {
-        let Ok(snapshot) = self.snapshots.get(container) else { return Ok(()) };
+        let Ok(snapshot) = self.snapshots.get(container) else {
+            return Ok(());
+        };
         self.snapshots.discard(container)?;
         if self.read(|i| i.orphans.contains_key(&snapshot.image)) {
             self.sweep()?;
@@ -325,10 +368,20 @@ impl Store {
                 own.into_iter().for_each(|d| *users.entry(d).or_default() += 1);
             }
             let size = |d: &String| index.layers.get(d).map_or(0, |l| l.size);
-            let shared = |r: &Record| r.diff_ids.iter().filter(|d| users[d.as_str()] > 1).map(size).sum();
+            let shared = |r: &Record| {
+                r.diff_ids
+                    .iter()
+                    .filter(|d| users[d.as_str()] > 1)
+                    .map(size)
+                    .sum()
+            };
             ImageUsage {
                 layers_size: index.layers.values().map(|l| l.size).sum(),
-                shared: index.images.iter().map(|(id, r)| (id.clone(), shared(r))).collect(),
+                shared: index
+                    .images
+                    .iter()
+                    .map(|(id, r)| (id.clone(), shared(r)))
+                    .collect(),
             }
         })
     }
@@ -342,15 +395,26 @@ impl Store {
     /// Bytes of the layers of an image that may be gone.
     pub(crate) fn layers_size(&self, image: &str) -> u64 {
         self.read(|i| {
-            let layers = i.images.get(image).map(|r| &r.diff_ids).or_else(|| i.orphans.get(image));
-            layers.into_iter().flatten().filter_map(|d| i.layers.get(d)).map(|l| l.size).sum()
+            let layers = i
+                .images
+                .get(image)
+                .map(|r| &r.diff_ids)
+                .or_else(|| i.orphans.get(image));
+            layers
+                .into_iter()
+                .flatten()
+                .filter_map(|d| i.layers.get(d))
+                .map(|l| l.size)
+                .sum()
         })
     }
 
     /// Tells listeners; nobody listening is no error.
     pub(crate) fn tell(&self, action: &str, image: &str, name: &str) {
         let attributes = vec![("name".to_owned(), name.to_owned())];
-        let _ = self.events.send((action.to_owned(), image.to_owned(), attributes));
+        let _ = self
+            .events
+            .send((action.to_owned(), image.to_owned(), attributes));
     }
 }
 
@@ -369,17 +433,39 @@ fn lower_dirs(paths: &Paths, diff_ids: &[String]) -> Vec<PathBuf> {
     dirs
 }
 
+/// All images. One whose configuration a broken disk has lost is left out, and the others still serve.
+fn build_all(paths: &Paths, index: &Index) -> BTreeMap<String, Arc<Image>> {
+    let mut images = BTreeMap::new();
+    for id in index.images.keys() {
+        match build(paths, index, id) {
+            Ok(image) => drop(images.insert(id.clone(), Arc::new(image))),
+            Err(e) => tracing::warn!(image = id, error = %e, "an image cannot be read"),
+        }
+    }
+    images
+}
+
 /// Reads an image's configuration and adds what the index knows.
 fn build(paths: &Paths, index: &Index, id: &str) -> Result<Image> {
     let mut image = config::parse(id, &paths.read_small(id)?)?;
     let record = &index.images[id];
     for name in index.names_of(id) {
-        let familiar = name.parse::<Reference>().map_or_else(|_| name.to_owned(), |r| r.familiar());
-        if index::has_digest(name) { image.digests.push(familiar) } else { image.tags.push(familiar) }
+        let familiar = name
+            .parse::<Reference>()
+            .map_or_else(|_| name.to_owned(), |r| r.familiar());
+        if index::has_digest(name) {
+            image.digests.push(familiar);
+        } else {
+            image.tags.push(familiar);
+        }
     }
     image.manifest.clone_from(&record.manifest);
     image.last_tagged = record.tagged;
-    let sizes: Vec<u64> = record.diff_ids.iter().map(|d| index.layers.get(d).map_or(0, |l| l.size)).collect();
+    let sizes: Vec<u64> = record
+        .diff_ids
+        .iter()
+        .map(|d| index.layers.get(d).map_or(0, |l| l.size))
+        .collect();
     image.size = sizes.iter().sum();
     let layers = image.history.iter_mut().filter(|h| !h.empty_layer);
     for (entry, size) in layers.zip(sizes) {
@@ -390,7 +476,10 @@ fn build(paths: &Paths, index: &Index, id: &str) -> Result<Image> {
 
 fn unique_prefix(state: &State, hex: &str) -> Option<Arc<Image>> {
     let prefix = format!("sha256:{hex}");
-    let mut found = state.images.range(prefix.clone()..).take_while(|(id, _)| id.starts_with(&prefix));
+    let mut found = state
+        .images
+        .range(prefix.clone()..)
+        .take_while(|(id, _)| id.starts_with(&prefix));
     let (_, image) = found.next()?;
     found.next().is_none().then(|| Arc::clone(image))
 }
@@ -406,32 +495,4 @@ pub(crate) fn full_name(name: &Reference) -> String {
 /// Docker's words for an image that is not there.
 pub(crate) fn no_such_image(name: &str) -> Error {
     Error::not_found(format!("No such image: {name}"))
-}
-
-/// Bytes of the files in a directory, each hard-linked file once.
-pub(crate) fn tree_size(dir: &Path) -> Result<u64> {
-    fn walk(dir: std::os::fd::BorrowedFd<'_>, seen: &mut std::collections::HashSet<(u64, u64)>) -> rustix::io::Result<u64> {
-        use std::os::fd::AsFd;
-        let mut sum = 0;
-        for name in beneath::names(dir)? {
-            let Some(stat) = beneath::stat(dir, &name)? else { continue };
-            match beneath::kind(&stat) {
-                rustix::fs::FileType::Directory => {
-                    let flags = beneath::DIR | rustix::fs::OFlags::NOFOLLOW;
-                    // A running container may have removed it meanwhile.
-                    if let Ok(fd) = rustix::fs::openat(dir, &name[..], flags, rustix::fs::Mode::empty()) {
-                        sum += walk(fd.as_fd(), seen)?;
-                    }
-                }
-                rustix::fs::FileType::RegularFile if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) => {
-                    sum += u64::try_from(stat.st_size).unwrap_or(0);
-                }
-                _ => {}
-            }
-        }
-        Ok(sum)
-    }
-    use std::os::fd::AsFd;
-    let fd = beneath::open_dir(dir)?;
-    walk(fd.as_fd(), &mut std::collections::HashSet::new()).map_err(|e| beneath::fault(e, dir.display()))
 }

@@ -17,7 +17,10 @@ const CHUNKS: usize = 4;
 pub(crate) fn produce(work: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> BoxRead {
     let (send, receive) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
     tokio::task::spawn_blocking(move || {
-        let mut sink = Sink { send, buf: BytesMut::with_capacity(CHUNK) };
+        let mut sink = Sink {
+            send,
+            buf: BytesMut::with_capacity(CHUNK),
+        };
         let done = work(&mut sink).and_then(|()| sink.flush().map_err(Into::into));
         if let Err(e) = done {
             // The reader is gone or gets the error.
@@ -48,7 +51,9 @@ impl Write for Sink {
             return Ok(());
         }
         let full = std::mem::replace(&mut self.buf, BytesMut::with_capacity(CHUNK)).freeze();
-        self.send.blocking_send(Ok(full)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.send
+            .blocking_send(Ok(full))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -62,7 +67,10 @@ mod tests {
     #[tokio::test]
     async fn bytes_and_errors_arrive() {
         let mut out = Vec::new();
-        produce(|w| Ok(w.write_all(&vec![7; 300_000])?)).read_to_end(&mut out).await.unwrap();
+        produce(|w| Ok(w.write_all(&vec![7; 300_000])?))
+            .read_to_end(&mut out)
+            .await
+            .unwrap();
         assert_eq!(out.len(), 300_000);
         let mut failing = produce(|w| {
             w.write_all(b"part")?;

@@ -72,7 +72,13 @@ pub(crate) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, left: 0, pad: 0, entries: 0, done: false }
+        Self {
+            inner,
+            left: 0,
+            pad: 0,
+            entries: 0,
+            done: false,
+        }
     }
 
     pub(crate) fn into_inner(self) -> R {
@@ -84,7 +90,9 @@ impl<R: Read> TarReader<R> {
         let mut extra = Extra::default();
         loop {
             self.skip()?;
-            let Some(header) = self.header()? else { return Ok(None) };
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
                 return Err(Error::invalid("archive has too many entries"));
@@ -120,8 +128,17 @@ impl<R: Read> TarReader<R> {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let sum: u32 =
-            block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+        let sum: u32 = block
+            .iter()
+            .enumerate()
+            .map(|(i, b)| {
+                if (148..156).contains(&i) {
+                    32
+                } else {
+                    u32::from(*b)
+                }
+            })
+            .sum();
         if header.cksum().map_err(bad)? != sum {
             return Err(Error::invalid("archive/tar: invalid tar header"));
         }
@@ -140,12 +157,20 @@ impl<R: Read> TarReader<R> {
             EntryType::Fifo => Kind::Fifo,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
             other => {
-                return Err(Error::invalid(format!("archive has an entry of unknown type {:?}", other.as_byte() as char)));
+                return Err(Error::invalid(format!(
+                    "archive has an entry of unknown type {:?}",
+                    other.as_byte() as char
+                )));
             }
         };
         let mut entry = Entry {
             path: extra.path.unwrap_or_else(|| header.path_bytes().into_owned()),
-            link: extra.link.unwrap_or_else(|| header.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default()),
+            link: extra.link.unwrap_or_else(|| {
+                header
+                    .link_name_bytes()
+                    .map(|l| l.into_owned())
+                    .unwrap_or_default()
+            }),
             kind,
             size,
             mode: or_zero(&header.as_old().mode, header.mode())? & 0o7777,
@@ -163,7 +188,11 @@ impl<R: Read> TarReader<R> {
             // Old tars mark directories by a slash alone.
             entry.kind = Kind::Dir;
         }
-        if entry.path.len() > MAX_PATH || entry.link.len() > MAX_PATH || entry.path.contains(&0) || entry.link.contains(&0) {
+        if entry.path.len() > MAX_PATH
+            || entry.link.len() > MAX_PATH
+            || entry.path.contains(&0)
+            || entry.link.contains(&0)
+        {
             return Err(Error::invalid("archive has a path that is too long or malformed"));
         }
         if header.entry_type() == EntryType::GNUSparse {
@@ -185,7 +214,9 @@ impl<R: Read> TarReader<R> {
 
     /// The map of an old GNU sparse file: four pieces in the header, 21 in each block after it.
     fn sparse(&mut self, header: &Header, entry: &mut Entry, stored: u64) -> Result<()> {
-        let gnu = header.as_gnu().ok_or_else(|| Error::invalid("archive has a malformed sparse file"))?;
+        let gnu = header
+            .as_gnu()
+            .ok_or_else(|| Error::invalid("archive has a malformed sparse file"))?;
         let mut pieces = Vec::new();
         let mut add = |s: &tar::GnuSparseHeader| -> Result<()> {
             if !s.is_empty() {
@@ -214,7 +245,9 @@ impl<R: Read> TarReader<R> {
         let mut end = 0u64;
         let mut sum = 0u64;
         for (offset, len) in &pieces {
-            let stop = offset.checked_add(*len).filter(|stop| *offset >= end && *stop <= entry.size);
+            let stop = offset
+                .checked_add(*len)
+                .filter(|stop| *offset >= end && *stop <= entry.size);
             end = stop.ok_or_else(|| Error::invalid("archive has a malformed sparse file"))?;
             sum += len;
         }
@@ -275,8 +308,10 @@ fn parse_pax(mut data: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut records = Vec::new();
     while !data.is_empty() && data[0] != 0 {
         let space = data.iter().position(|b| *b == b' ').ok_or_else(malformed)?;
-        let len: usize =
-            std::str::from_utf8(&data[..space]).ok().and_then(|t| t.parse().ok()).ok_or_else(malformed)?;
+        let len: usize = std::str::from_utf8(&data[..space])
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .ok_or_else(malformed)?;
         if len <= space + 1 || len > data.len() || data[len - 1] != b'\n' {
             return Err(malformed());
         }
@@ -290,8 +325,12 @@ fn parse_pax(mut data: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 fn apply_pax(entry: &mut Entry, stored: &mut u64, key: &[u8], value: Vec<u8>) -> Result<()> {
     let malformed = || Error::invalid("archive has a malformed extended header");
-    let number =
-        |v: &[u8]| std::str::from_utf8(v).ok().and_then(|t| t.parse::<u64>().ok()).ok_or_else(malformed);
+    let number = |v: &[u8]| {
+        std::str::from_utf8(v)
+            .ok()
+            .and_then(|t| t.parse::<u64>().ok())
+            .ok_or_else(malformed)
+    };
     match key {
         b"path" if !value.is_empty() => entry.path = value,
         b"linkpath" if !value.is_empty() => entry.link = value,
@@ -300,7 +339,9 @@ fn apply_pax(entry: &mut Entry, stored: &mut u64, key: &[u8], value: Vec<u8>) ->
         b"gid" => entry.gid = number(&value)? as u32,
         b"mtime" => entry.mtime = parse_time(&value).ok_or_else(malformed)?,
         b"GNU.sparse.major" | b"GNU.sparse.map" => {
-            return Err(Error::invalid("archive has a sparse file in a format that is not supported"));
+            return Err(Error::invalid(
+                "archive has a sparse file in a format that is not supported",
+            ));
         }
         _ => {
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -328,7 +369,11 @@ fn parse_time(value: &[u8]) -> Option<(i64, u32)> {
 
 /// A number of a header; many writers leave the field empty where it does not matter.
 fn or_zero<T: Default>(field: &[u8], parsed: io::Result<T>) -> Result<T> {
-    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { parsed.map_err(bad) }
+    if field.iter().all(|b| matches!(b, 0 | b' ')) {
+        Ok(T::default())
+    } else {
+        parsed.map_err(bad)
+    }
 }
 
 /// The error for an archive that ends too early.

@@ -28,12 +28,22 @@ pub(crate) struct TarWriter<W: Write> {
 impl<W: Write> TarWriter<W> {
     /// For files as they are.
     pub(crate) fn new(out: W, over: Vec<(Vec<u8>, PathBuf)>) -> Self {
-        Self { out: Builder::new(out), links: HashMap::new(), layer: false, over }
+        Self {
+            out: Builder::new(out),
+            links: HashMap::new(),
+            layer: false,
+            over,
+        }
     }
 
     /// For the upper directory of an overlay, as a layer.
     pub(crate) fn layer(out: W) -> Self {
-        Self { out: Builder::new(out), links: HashMap::new(), layer: true, over: Vec::new() }
+        Self {
+            out: Builder::new(out),
+            links: HashMap::new(),
+            layer: true,
+            over: Vec::new(),
+        }
     }
 
     /// Ends the archive.
@@ -50,15 +60,24 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Writes one name of a directory, with all that is below it.
-    pub(crate) fn entry(&mut self, dir: BorrowedFd<'_>, name: &[u8], inside: &[u8], path: &[u8]) -> Result<()> {
+    pub(crate) fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        inside: &[u8],
+        path: &[u8],
+    ) -> Result<()> {
         if let Some((_, host)) = self.over.iter().find(|(at, _)| at == inside) {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let fd = rustix::fs::open(host, flags, Mode::empty()).map_err(|e| fault(e, host.display()))?;
             let stat = rustix::fs::fstat(&fd).map_err(|e| fault(e, host.display()))?;
-            let reopen = |flags: OFlags| rustix::fs::open(beneath::proc_path(fd.as_fd()), flags, Mode::empty());
+            let reopen =
+                |flags: OFlags| rustix::fs::open(beneath::proc_path(fd.as_fd()), flags, Mode::empty());
             return self.one(&stat, reopen, || Ok(Vec::new()), inside, path);
         }
-        let Some(stat) = beneath::stat(dir, name).map_err(|e| fault(e, "stat"))? else { return Ok(()) };
+        let Some(stat) = beneath::stat(dir, name).map_err(|e| fault(e, "stat"))? else {
+            return Ok(());
+        };
         let open = |flags: OFlags| rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty());
         let link = || rustix::fs::readlinkat(dir, name, Vec::new()).map(std::ffi::CString::into_bytes);
         self.one(&stat, open, link, inside, path)
@@ -159,8 +178,18 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Writes a header, with a PAX header before it for what ustar has no room for.
-    fn put(&mut self, mut header: Header, path: &[u8], link: &[u8], attributes: &[(String, Vec<u8>)], data: impl Read) -> Result<()> {
-        let mut extra: Vec<(&str, &[u8])> = attributes.iter().map(|(k, v)| (k.as_str(), v.as_slice())).collect();
+    fn put(
+        &mut self,
+        mut header: Header,
+        path: &[u8],
+        link: &[u8],
+        attributes: &[(String, Vec<u8>)],
+        data: impl Read,
+    ) -> Result<()> {
+        let mut extra: Vec<(&str, &[u8])> = attributes
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_slice()))
+            .collect();
         if path.len() > 100 {
             extra.push(("path", path));
         }
@@ -201,7 +230,11 @@ fn header(stat: &Stat) -> Header {
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+    if dir.is_empty() {
+        name.to_vec()
+    } else {
+        [dir, b"/", name].concat()
+    }
 }
 
 /// File capabilities are what programs need to work; as other engines, nothing else is taken along.

@@ -27,11 +27,21 @@ struct Item<'a> {
 }
 
 fn file<'a>(path: &'a str, data: &'a [u8]) -> Item<'a> {
-    Item { path, kind: EntryType::Regular, link: "", data }
+    Item {
+        path,
+        kind: EntryType::Regular,
+        link: "",
+        data,
+    }
 }
 
 fn other<'a>(path: &'a str, kind: EntryType, link: &'a str) -> Item<'a> {
-    Item { path, kind, link, data: b"" }
+    Item {
+        path,
+        kind,
+        link,
+        data: b"",
+    }
 }
 
 /// A tar whose names are written as they are, however bad.
@@ -42,7 +52,11 @@ fn tar_of(items: &[Item<'_>]) -> Vec<u8> {
         header.as_old_mut().name[..item.path.len()].copy_from_slice(item.path.as_bytes());
         header.as_old_mut().linkname[..item.link.len()].copy_from_slice(item.link.as_bytes());
         header.set_entry_type(item.kind);
-        header.set_mode(if item.kind == EntryType::Directory { 0o755 } else { 0o644 });
+        header.set_mode(if item.kind == EntryType::Directory {
+            0o755
+        } else {
+            0o644
+        });
         header.set_mtime(1_700_000_000);
         header.set_size(item.data.len() as u64);
         header.set_cksum();
@@ -79,12 +93,21 @@ fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("images");
     let store = ImageStore::open(&root).unwrap();
-    Fixture { _dir: dir, root, store }
+    Fixture {
+        _dir: dir,
+        root,
+        store,
+    }
 }
 
 impl Fixture {
     async fn load(&self, archive: Vec<u8>) -> Result<Vec<Arc<Image>>> {
-        self.store.load(Box::new(Cursor::new(archive)), mpsc::unbounded_channel::<Progress>().0).await
+        self.store
+            .load(
+                Box::new(Cursor::new(archive)),
+                mpsc::unbounded_channel::<Progress>().0,
+            )
+            .await
     }
 
     /// Nothing is left of what failed.
@@ -97,7 +120,11 @@ impl Fixture {
 }
 
 fn base_layer() -> Vec<u8> {
-    tar_of(&[other("etc/", EntryType::Directory, ""), file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n"), file("a", b"a")])
+    tar_of(&[
+        other("etc/", EntryType::Directory, ""),
+        file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n"),
+        file("a", b"a"),
+    ])
 }
 
 #[tokio::test]
@@ -145,17 +172,40 @@ async fn malicious_layers_are_refused_or_contained() {
     let cases: Vec<(&str, Vec<u8>, bool)> = vec![
         ("dot-dot", tar_of(&[file("../evil", b"x")]), false),
         ("deep dot-dot", tar_of(&[file("a/../../evil", b"x")]), false),
-        ("hard link outside", tar_of(&[other("l", EntryType::Link, &format!("{up}{outside}"))]), false),
-        ("hard link to absolute", tar_of(&[other("l", EntryType::Link, &outside)]), false),
-        ("hard link to nothing", tar_of(&[other("l", EntryType::Link, "none")]), false),
-        ("absolute path", tar_of(&[file("/evil-absolute", b"x")]), true),
-        ("link then file", tar_of(&[other("l", EntryType::Symlink, "/tmp"), file("l/evil-link", b"x")]), false),
         (
-            "hard link through link",
-            tar_of(&[other("d", EntryType::Symlink, "/"), other("l", EntryType::Link, &format!("d{outside}"))]),
+            "hard link outside",
+            tar_of(&[other("l", EntryType::Link, &format!("{up}{outside}"))]),
             false,
         ),
-        ("endless link", tar_of(&[other("l", EntryType::Symlink, "l"), file("l/x", b"x")]), false),
+        (
+            "hard link to absolute",
+            tar_of(&[other("l", EntryType::Link, &outside)]),
+            false,
+        ),
+        (
+            "hard link to nothing",
+            tar_of(&[other("l", EntryType::Link, "none")]),
+            false,
+        ),
+        ("absolute path", tar_of(&[file("/evil-absolute", b"x")]), true),
+        (
+            "link then file",
+            tar_of(&[other("l", EntryType::Symlink, "/tmp"), file("l/evil-link", b"x")]),
+            false,
+        ),
+        (
+            "hard link through link",
+            tar_of(&[
+                other("d", EntryType::Symlink, "/"),
+                other("l", EntryType::Link, &format!("d{outside}")),
+            ]),
+            false,
+        ),
+        (
+            "endless link",
+            tar_of(&[other("l", EntryType::Symlink, "l"), file("l/x", b"x")]),
+            false,
+        ),
     ];
     for (what, layer, good) in cases {
         let f = fixture();
@@ -191,7 +241,7 @@ async fn a_link_inside_the_layer_is_followed_inside() {
 #[tokio::test]
 async fn wrong_digests_are_refused() {
     let layer = base_layer();
-    let good = saved("demo:1", &[layer.clone()]);
+    let good = saved("demo:1", std::slice::from_ref(&layer));
     // One bit of the layer's content, behind its first header.
     let at = good.windows(5).position(|w| w == b"root:").unwrap();
     let mut bad = good.clone();
@@ -202,9 +252,21 @@ async fn wrong_digests_are_refused() {
     f.assert_empty();
     // A layout's blob that is not what its name says.
     let lie = tar_of(&[file(&format!("blobs/sha256/{}", sha(b"other")), &layer)]);
-    assert!(f.load(lie).await.unwrap_err().message.contains("verification failed"));
+    assert!(
+        f.load(lie)
+            .await
+            .unwrap_err()
+            .message
+            .contains("verification failed")
+    );
     let empty = tar_of(&[file("readme", b"hello")]);
-    assert!(f.load(empty).await.unwrap_err().message.contains("holds no image"));
+    assert!(
+        f.load(empty)
+            .await
+            .unwrap_err()
+            .message
+            .contains("holds no image")
+    );
     f.assert_empty();
 }
 
@@ -232,21 +294,40 @@ async fn bombs_are_bounded() {
 #[tokio::test]
 async fn names_follow_dockers_rules() {
     let f = fixture();
-    let id = f.load(saved("demo:1", &[base_layer()])).await.unwrap()[0].id.clone();
+    let id = f.load(saved("demo:1", &[base_layer()])).await.unwrap()[0]
+        .id
+        .clone();
     let short = id[7..19].to_owned();
-    f.store.tag("demo:1", &Reference::parse("other/demo:2").unwrap()).await.unwrap();
-    assert_eq!(f.store.get("other/demo:2").await.unwrap().tags, ["other/demo:2", "demo:1"].map(str::to_owned).iter().rev().cloned().collect::<Vec<_>>());
+    f.store
+        .tag("demo:1", &Reference::parse("other/demo:2").unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        f.store.get("other/demo:2").await.unwrap().tags,
+        ["other/demo:2", "demo:1"]
+            .map(str::to_owned)
+            .iter()
+            .rev()
+            .cloned()
+            .collect::<Vec<_>>()
+    );
     let e = f.store.remove(&short, false, true, &[]).await.unwrap_err();
     assert_eq!(e.kind, ErrorKind::Conflict);
     assert_eq!(
         e.message,
-        format!("conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories")
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        )
     );
     let gone = f.store.remove("demo:1", false, true, &[]).await.unwrap();
     assert_eq!(gone, [Removed::Untagged("demo:1".into())]);
     f.store.prepare("c0ffee", &id).await.unwrap();
     let in_use = [id.clone()];
-    let e = f.store.remove("other/demo:2", false, true, &in_use).await.unwrap_err();
+    let e = f
+        .store
+        .remove("other/demo:2", false, true, &in_use)
+        .await
+        .unwrap_err();
     assert_eq!(
         e.message,
         format!(
@@ -256,7 +337,9 @@ async fn names_follow_dockers_rules() {
     let e = f.store.remove(&short, false, true, &in_use).await.unwrap_err();
     assert_eq!(
         e.message,
-        format!("conflict: unable to delete {short} (must be forced) - image is being used by stopped container c0ffee")
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container c0ffee"
+        )
     );
     // By force it goes; the container keeps its layers until it goes itself.
     let gone = f.store.remove("other/demo:2", true, true, &in_use).await.unwrap();
@@ -266,21 +349,40 @@ async fn names_follow_dockers_rules() {
     assert_eq!(again.snapshots().await.unwrap(), ["c0ffee"]);
     again.discard("c0ffee").await.unwrap();
     assert_eq!(std::fs::read_dir(f.root.join("layers")).unwrap().count(), 0);
-    assert_eq!(f.store.get("nope").await.unwrap_err().message, "No such image: nope:latest");
+    assert_eq!(
+        f.store.get("nope").await.unwrap_err().message,
+        "No such image: nope:latest"
+    );
 }
 
 #[tokio::test]
 async fn what_is_saved_loads_elsewhere() {
     let f = fixture();
     let second = tar_of(&[file(".wh.a", b""), file("b", b"b")]);
-    let image = f.load(saved("demo:1", &[base_layer(), second])).await.unwrap().remove(0);
-    f.store.tag("demo:1", &Reference::parse("demo:2").unwrap()).await.unwrap();
+    let image = f
+        .load(saved("demo:1", &[base_layer(), second]))
+        .await
+        .unwrap()
+        .remove(0);
+    f.store
+        .tag("demo:1", &Reference::parse("demo:2").unwrap())
+        .await
+        .unwrap();
     let mut archive = Vec::new();
-    f.store.save(&["demo".into()]).await.unwrap().read_to_end(&mut archive).await.unwrap();
+    f.store
+        .save(&["demo".into()])
+        .await
+        .unwrap()
+        .read_to_end(&mut archive)
+        .await
+        .unwrap();
     let g = fixture();
     let loaded = g.load(archive.clone()).await.unwrap();
     assert_eq!(loaded.len(), 1);
-    assert_eq!((&loaded[0].id, &loaded[0].tags), (&image.id, &vec!["demo:1".to_owned(), "demo:2".to_owned()]));
+    assert_eq!(
+        (&loaded[0].id, &loaded[0].tags),
+        (&image.id, &vec!["demo:1".to_owned(), "demo:2".to_owned()])
+    );
     assert!(loaded[0].manifest.is_some());
     // The same archive as a pure OCI layout.
     let mut layout = Builder::new(Vec::new());
@@ -303,14 +405,32 @@ async fn import_and_prune() {
     let f = fixture();
     let archive: Box<dyn tokio::io::AsyncRead + Send + Unpin> = Box::new(Cursor::new(base_layer()));
     let name = Reference::parse("imported").unwrap();
-    let image = f.store.import(archive, Some(name), vec!["CMD [\"a\"]".into()], "why".into(), None).await.unwrap();
-    assert_eq!((image.config.cmd.as_slice(), image.comment.as_str()), (&["a".to_owned()][..], "why"));
+    let image = f
+        .store
+        .import(
+            archive,
+            Some(name),
+            vec!["CMD [\"a\"]".into()],
+            "why".into(),
+            None,
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (image.config.cmd.as_slice(), image.comment.as_str()),
+        (&["a".to_owned()][..], "why")
+    );
     let (removed, won) = f.store.prune(std::slice::from_ref(&image.id)).await.unwrap();
     assert_eq!(won, 27);
     assert!(removed.contains(&Removed::Untagged("imported:latest".into())));
     f.assert_empty();
-    let bad: Box<dyn tokio::io::AsyncRead + Send + Unpin> = Box::new(Cursor::new(b"not a tar, but long enough ".repeat(40)));
-    let e = f.store.import(bad, None, Vec::new(), String::new(), None).await.unwrap_err();
+    let bad: Box<dyn tokio::io::AsyncRead + Send + Unpin> =
+        Box::new(Cursor::new(b"not a tar, but long enough ".repeat(40)));
+    let e = f
+        .store
+        .import(bad, None, Vec::new(), String::new(), None)
+        .await
+        .unwrap_err();
     assert_eq!(e.kind, ErrorKind::Invalid, "{e}");
     f.assert_empty();
 }

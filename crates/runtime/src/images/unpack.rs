@@ -47,7 +47,10 @@ impl Into<'_> {
             Self::Root(root) => beneath::open_in(root.as_fd(), &parts.join(&b'/'), beneath::DIR),
             Self::View(view, base) => {
                 let base = base.iter().map(Vec::as_slice);
-                view.dir(&base.chain(parts.iter().copied()).collect::<Vec<_>>().join(&b'/'), make)
+                view.dir(
+                    &base.chain(parts.iter().copied()).collect::<Vec<_>>().join(&b'/'),
+                    make,
+                )
             }
         }
     }
@@ -60,10 +63,19 @@ pub(crate) fn unpack(root: &Path, archive: impl Read, purpose: Purpose, limit: u
 
 /// As [`unpack`], also into containers.
 pub(crate) fn unpack_into(root: Into<'_>, archive: impl Read, purpose: Purpose, limit: u64) -> Result<u64> {
-    let mut u = Unpacker { root, purpose, parent: None, dirs: Vec::new(), left: limit, size: 0, buf: vec![0; CHUNK] };
+    let mut u = Unpacker {
+        root,
+        purpose,
+        parent: None,
+        dirs: Vec::new(),
+        left: limit,
+        size: 0,
+        buf: vec![0; CHUNK],
+    };
     let mut tar = TarReader::new(archive);
     while let Some(entry) = tar.next()? {
-        u.entry(&entry, &mut tar).map_err(|e| e.context(format!("unpacking {:?}", entry.name())))?;
+        u.entry(&entry, &mut tar)
+            .map_err(|e| e.context(format!("unpacking {:?}", entry.name())))?;
     }
     u.finish();
     // Trailing blocks belong to the stream too: whoever digests it must see them.
@@ -94,7 +106,11 @@ impl Unpacker<'_> {
         let outside = || Error::invalid("the path leads out of the archive");
         let parts = beneath::parts(&entry.path).ok_or_else(outside)?;
         let Some((name, before)) = parts.split_last() else {
-            return if entry.kind == Kind::Dir { self.root_dir(entry) } else { Err(outside()) };
+            return if entry.kind == Kind::Dir {
+                self.root_dir(entry)
+            } else {
+                Err(outside())
+            };
         };
         if name.len() > 255 {
             return Err(Error::invalid("file name too long"));
@@ -184,7 +200,9 @@ impl Unpacker<'_> {
 
     fn file<R: Read>(&mut self, name: &[u8], entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
         if entry.size > self.left {
-            return Err(Error::unavailable("no space left on device for what the archive unpacks to"));
+            return Err(Error::unavailable(
+                "no space left on device for what the archive unpacks to",
+            ));
         }
         self.left -= entry.size;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -207,7 +225,13 @@ impl Unpacker<'_> {
     }
 
     /// Copies bytes; long runs of zeros become holes.
-    fn data<R: Read>(&mut self, fd: &OwnedFd, mut offset: u64, len: u64, tar: &mut TarReader<R>) -> Result<()> {
+    fn data<R: Read>(
+        &mut self,
+        fd: &OwnedFd,
+        mut offset: u64,
+        len: u64,
+        tar: &mut TarReader<R>,
+    ) -> Result<()> {
         let mut left = len;
         while left > 0 {
             let want = self.buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -261,7 +285,12 @@ impl Unpacker<'_> {
     }
 
     fn hardlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
-        let wrong = |why: &str| Error::invalid(format!("hard link to {:?}: {why}", String::from_utf8_lossy(&entry.link)));
+        let wrong = |why: &str| {
+            Error::invalid(format!(
+                "hard link to {:?}: {why}",
+                String::from_utf8_lossy(&entry.link)
+            ))
+        };
         let parts = beneath::parts(&entry.link).ok_or_else(|| wrong("leads out of the archive"))?;
         let (target, before) = parts.split_last().ok_or_else(|| wrong("not a file"))?;
         let dir = self
@@ -291,7 +320,8 @@ impl Unpacker<'_> {
             Err(e) => return Err(fault(e, "mknod")),
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(self.parent(), name, flags, Mode::empty()).map_err(|e| fault(e, "open"))?;
+        let fd =
+            rustix::fs::openat(self.parent(), name, flags, Mode::empty()).map_err(|e| fault(e, "open"))?;
         self.finish_name(name, entry)?;
         rustix::fs::chmod(beneath::proc_path(fd.as_fd()), mode).map_err(|e| fault(e, "chmod"))
     }
@@ -299,8 +329,14 @@ impl Unpacker<'_> {
     /// Owner and time of what cannot be opened.
     fn finish_name(&self, name: &[u8], entry: &Entry) -> Result<()> {
         let at = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(self.parent(), name, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)), at)
-            .map_err(|e| fault(e, "chown"))?;
+        rustix::fs::chownat(
+            self.parent(),
+            name,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+            at,
+        )
+        .map_err(|e| fault(e, "chown"))?;
         rustix::fs::utimensat(self.parent(), name, &times(mtime(entry)), at).map_err(|e| fault(e, "time"))
     }
 
@@ -325,11 +361,13 @@ pub(crate) fn make_whiteout(dir: &OwnedFd, name: &[u8]) -> Result<()> {
 }
 
 fn set_opaque(dir: &OwnedFd) -> Result<()> {
-    rustix::fs::fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty()).map_err(|e| fault(e, "opaque directory"))
+    rustix::fs::fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty())
+        .map_err(|e| fault(e, "opaque directory"))
 }
 
 fn open_child(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
-    rustix::fs::openat(parent, name, beneath::DIR | OFlags::NOFOLLOW, Mode::empty()).map_err(|e| fault(e, "open"))
+    rustix::fs::openat(parent, name, beneath::DIR | OFlags::NOFOLLOW, Mode::empty())
+        .map_err(|e| fault(e, "open"))
 }
 
 /// Owner, mode and attributes, in this order: a change of owner clears the set-user-id bit and capabilities.
@@ -342,7 +380,9 @@ fn finish_fd(fd: &OwnedFd, entry: &Entry) -> Result<()> {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
-        let Ok(name) = CString::new(name.clone()) else { continue };
+        let Ok(name) = CString::new(name.clone()) else {
+            continue;
+        };
         match rustix::fs::fsetxattr(fd, &name, value, XattrFlags::empty()) {
             // Attributes that this filesystem or machine has no use for.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) => {}
@@ -353,9 +393,18 @@ fn finish_fd(fd: &OwnedFd, entry: &Entry) -> Result<()> {
 }
 
 fn mtime(entry: &Entry) -> Timespec {
-    Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() }
+    Timespec {
+        tv_sec: entry.mtime.0,
+        tv_nsec: entry.mtime.1.into(),
+    }
 }
 
 fn times(mtime: Timespec) -> Timestamps {
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: mtime }
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: mtime,
+    }
 }

@@ -37,33 +37,53 @@ fn resolve(passwd: &str, group: &str, user: &str) -> Result<Identity> {
     let (user, wanted_group) = user.split_once(':').unwrap_or((user, ""));
     let user = if user.is_empty() { "0" } else { user };
     let number = number(user)?;
-    let found = passwd.lines().map(|l| l.trim().split(':').collect::<Vec<_>>()).find(|f| {
-        let id = f.get(2).and_then(|id| id.parse::<u32>().ok());
-        !f[0].is_empty() && (f[0] == user || (number.is_some() && id == number))
-    });
+    let found = passwd
+        .lines()
+        .map(|l| l.trim().split(':').collect::<Vec<_>>())
+        .find(|f| {
+            let id = f.get(2).and_then(|id| id.parse::<u32>().ok());
+            !f[0].is_empty() && (f[0] == user || (number.is_some() && id == number))
+        });
     let field = |f: &[&str], i: usize| f.get(i).and_then(|v| v.parse::<u32>().ok());
     let (uid, mut gid, name, home) = match (&found, number) {
         (Some(f), _) => {
             let home = f.get(5).copied().filter(|h| !h.is_empty()).unwrap_or("/");
-            (field(f, 2).unwrap_or(0), field(f, 3).unwrap_or(0), f[0], home.to_owned())
+            (
+                field(f, 2).unwrap_or(0),
+                field(f, 3).unwrap_or(0),
+                f[0],
+                home.to_owned(),
+            )
         }
         (None, Some(uid)) => (uid, 0, "", "/".to_owned()),
         (None, None) => {
-            return Err(Error::invalid(format!("unable to find user {user}: no matching entries in passwd file")));
+            return Err(Error::invalid(format!(
+                "unable to find user {user}: no matching entries in passwd file"
+            )));
         }
     };
     let groups: Vec<Vec<&str>> = group.lines().map(|l| l.trim().split(':').collect()).collect();
     if wanted_group.is_empty() {
-        let member = |f: &&Vec<&str>| !name.is_empty() && f.get(3).is_some_and(|m| m.split(',').any(|m| m == name));
-        let more = groups.iter().filter(member).filter_map(|f| field(f, 2)).filter(|g| *g != gid).collect();
+        let member =
+            |f: &&Vec<&str>| !name.is_empty() && f.get(3).is_some_and(|m| m.split(',').any(|m| m == name));
+        let more = groups
+            .iter()
+            .filter(member)
+            .filter_map(|f| field(f, 2))
+            .filter(|g| *g != gid)
+            .collect();
         return Ok((uid, gid, more, home));
     }
     let number = self::number(wanted_group)?;
-    let found = groups.iter().find(|f| f[0] == wanted_group || (number.is_some() && field(f, 2) == number));
+    let found = groups
+        .iter()
+        .find(|f| f[0] == wanted_group || (number.is_some() && field(f, 2) == number));
     gid = match (found.and_then(|f| field(f, 2)), number) {
         (Some(gid), _) | (None, Some(gid)) => gid,
         (None, None) => {
-            return Err(Error::invalid(format!("unable to find group {wanted_group}: no matching entries in group file")));
+            return Err(Error::invalid(format!(
+                "unable to find group {wanted_group}: no matching entries in group file"
+            )));
         }
     };
     Ok((uid, gid, Vec::new(), home))
@@ -93,8 +113,14 @@ mod tests {
         assert_eq!(r("1000").unwrap(), (1000, 0, vec![], "/".into()));
         assert_eq!(r("web:extra").unwrap(), (33, 50, vec![], "/var/www".into()));
         assert_eq!(r("1000:1001").unwrap(), (1000, 1001, vec![], "/".into()));
-        assert_eq!(r("x").unwrap_err().message, "unable to find user x: no matching entries in passwd file");
-        assert_eq!(r("web:y").unwrap_err().message, "unable to find group y: no matching entries in group file");
+        assert_eq!(
+            r("x").unwrap_err().message,
+            "unable to find user x: no matching entries in passwd file"
+        );
+        assert_eq!(
+            r("web:y").unwrap_err().message,
+            "unable to find group y: no matching entries in group file"
+        );
         assert!(r("-1").unwrap_err().message.contains("in range"));
         assert_eq!(resolve("", "", "5").unwrap(), (5, 0, vec![], "/".into()));
     }

@@ -50,12 +50,18 @@ impl View {
             let parts = beneath::parts(at.as_bytes()).unwrap_or_default();
             (parts.into_iter().map(<[u8]>::to_vec).collect(), host.clone())
         });
-        Ok(Self { root: beneath::open_dir(root)?, over: over.collect() })
+        Ok(Self {
+            root: beneath::open_dir(root)?,
+            over: over.collect(),
+        })
     }
 
     /// Overlays in the form that the archive writer takes.
     pub(crate) fn overlays(&self) -> Vec<(Vec<u8>, PathBuf)> {
-        self.over.iter().map(|(at, host)| (at.join(&b'/'), host.clone())).collect()
+        self.over
+            .iter()
+            .map(|(at, host)| (at.join(&b'/'), host.clone()))
+            .collect()
     }
 
     /// Finds a path. Links on the way are followed, the last name only with `follow`; with `make` missing
@@ -134,7 +140,10 @@ pub(crate) fn real_dir(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 }
 
 fn split(path: &[u8]) -> VecDeque<Vec<u8>> {
-    path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").map(<[u8]>::to_vec).collect()
+    path.split(|b| *b == b'/')
+        .filter(|p| !p.is_empty() && *p != b".")
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 #[cfg(test)]
@@ -159,7 +168,10 @@ mod tests {
         assert_eq!(view.find(b"up", true, false).err(), Some(Errno::NOENT));
         assert_eq!(view.find(b"loop", true, false).err(), Some(Errno::LOOP));
         assert_eq!(view.find(b"/../../..", true, false).unwrap().text(), "/");
-        assert_eq!(view.find(b"abs/../abs/../data", true, false).unwrap().text(), "/data");
+        assert_eq!(
+            view.find(b"abs/../abs/../data", true, false).unwrap().text(),
+            "/data"
+        );
         assert_eq!(view.find(b"abs", false, false).unwrap().text(), "/abs");
         view.dir(b"abs/new/deep", true).unwrap();
         assert!(dir.path().join("volume/new/deep").is_dir());

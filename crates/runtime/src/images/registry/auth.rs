@@ -16,7 +16,11 @@ const CLIENT: &str = "tripod";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     Basic,
-    Bearer { realm: String, service: String, scope: String },
+    Bearer {
+        realm: String,
+        service: String,
+        scope: String,
+    },
 }
 
 /// Reads `WWW-Authenticate` (RFC 9110, 11.6.1).
@@ -30,12 +34,19 @@ pub(crate) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
         } else if scheme.eq_ignore_ascii_case("bearer") {
             let mut found = [String::new(), String::new(), String::new()];
             for (name, value) in parameters(rest) {
-                if let Some(i) = ["realm", "service", "scope"].iter().position(|n| name.eq_ignore_ascii_case(n)) {
+                if let Some(i) = ["realm", "service", "scope"]
+                    .iter()
+                    .position(|n| name.eq_ignore_ascii_case(n))
+                {
                     found[i] = value;
                 }
             }
             let [realm, service, scope] = found;
-            return Some(Challenge::Bearer { realm, service, scope });
+            return Some(Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            });
         }
     }
     basic
@@ -67,8 +78,16 @@ pub(crate) async fn answer(
     }
     match challenge {
         Challenge::Basic => auth.filter(|a| !a.username.is_empty()).map(basic).transpose(),
-        Challenge::Bearer { realm, service, scope } => {
-            let scopes = if scopes.is_empty() && !scope.is_empty() { std::slice::from_ref(scope) } else { scopes };
+        Challenge::Bearer {
+            realm,
+            service,
+            scope,
+        } => {
+            let scopes = if scopes.is_empty() && !scope.is_empty() {
+                std::slice::from_ref(scope)
+            } else {
+                scopes
+            };
             let token = token(http, realm, service, scopes, auth).await?;
             secret(&format!("Bearer {token}")).map(Some)
         }
@@ -76,11 +95,15 @@ pub(crate) async fn answer(
 }
 
 fn basic(auth: &RegistryAuth) -> Result<HeaderValue> {
-    secret(&format!("Basic {}", STANDARD.encode(format!("{}:{}", auth.username, auth.password))))
+    secret(&format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:{}", auth.username, auth.password))
+    ))
 }
 
 fn secret(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| Error::invalid("credentials have characters that HTTP does not allow"))?;
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| Error::invalid("credentials have characters that HTTP does not allow"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -93,8 +116,16 @@ struct Token {
     access_token: String,
 }
 
-async fn token(http: &Http, realm: &str, service: &str, scopes: &[String], auth: Option<&RegistryAuth>) -> Result<String> {
-    let realm_uri: Uri = realm.parse().map_err(|_| Error::unavailable(format!("registry sent a bad realm {realm:?}")))?;
+async fn token(
+    http: &Http,
+    realm: &str,
+    service: &str,
+    scopes: &[String],
+    auth: Option<&RegistryAuth>,
+) -> Result<String> {
+    let realm_uri: Uri = realm
+        .parse()
+        .map_err(|_| Error::unavailable(format!("registry sent a bad realm {realm:?}")))?;
     if realm_uri.host().is_none() || !matches!(realm_uri.scheme_str(), Some("http" | "https")) {
         return Err(Error::unavailable(format!("registry sent a bad realm {realm:?}")));
     }
@@ -102,7 +133,12 @@ async fn token(http: &Http, realm: &str, service: &str, scopes: &[String], auth:
     let mut fields = vec![("service", service)];
     let joined = scopes.join(" ");
     let response = if let Some(refresh) = refresh {
-        fields.extend([("grant_type", "refresh_token"), ("client_id", CLIENT), ("refresh_token", refresh), ("scope", &joined)]);
+        fields.extend([
+            ("grant_type", "refresh_token"),
+            ("client_id", CLIENT),
+            ("refresh_token", refresh),
+            ("scope", &joined),
+        ]);
         let request = Request::post(realm_uri)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(full(form(&fields)))
@@ -116,26 +152,50 @@ async fn token(http: &Http, realm: &str, service: &str, scopes: &[String], auth:
             headers.insert(header::AUTHORIZATION, basic(auth)?);
         }
         let join = if realm.contains('?') { '&' } else { '?' };
-        let uri: Uri = format!("{realm}{join}{}", form(&fields)).parse().map_err(Error::internal)?;
+        let uri: Uri = format!("{realm}{join}{}", form(&fields))
+            .parse()
+            .map_err(Error::internal)?;
         http.fetch(&Method::GET, &uri, &headers).await?
     };
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-        let why = if auth.is_some() { "incorrect username or password" } else { "authentication required" };
-        return Err(Error::unauthorized(format!("Get \"{realm}\": unauthorized: {why}")));
+        let why = if auth.is_some() {
+            "incorrect username or password"
+        } else {
+            "authentication required"
+        };
+        return Err(Error::unauthorized(format!(
+            "Get \"{realm}\": unauthorized: {why}"
+        )));
     }
     if !status.is_success() {
-        return Err(Error::unavailable(format!("Get \"{realm}\": unexpected status from token server: {status}")));
+        return Err(Error::unavailable(format!(
+            "Get \"{realm}\": unexpected status from token server: {status}"
+        )));
     }
     let token: Token = serde_json::from_slice(&http.document(response).await?)
         .map_err(|e| Error::unavailable(format!("token server answered with a bad document: {e}")))?;
-    let token = if token.token.is_empty() { token.access_token } else { token.token };
-    if token.is_empty() { Err(Error::unauthorized("authorization server did not include a token in the response")) } else { Ok(token) }
+    let token = if token.token.is_empty() {
+        token.access_token
+    } else {
+        token.token
+    };
+    if token.is_empty() {
+        Err(Error::unauthorized(
+            "authorization server did not include a token in the response",
+        ))
+    } else {
+        Ok(token)
+    }
 }
 
 /// `a=b&c=d`, percent-encoded.
 pub(crate) fn form(fields: &[(&str, &str)]) -> String {
-    fields.iter().map(|(k, v)| format!("{k}={}", percent(v))).collect::<Vec<_>>().join("&")
+    fields
+        .iter()
+        .map(|(k, v)| format!("{k}={}", percent(v)))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 /// Everything but unreserved characters as `%XX` (RFC 3986, 2.1).
@@ -177,6 +237,9 @@ mod tests {
 
     #[test]
     fn forms() {
-        assert_eq!(form(&[("scope", "repository:a/b:pull,push")]), "scope=repository%3Aa%2Fb%3Apull%2Cpush");
+        assert_eq!(
+            form(&[("scope", "repository:a/b:pull,push")]),
+            "scope=repository%3Aa%2Fb%3Apull%2Cpush"
+        );
     }
 }

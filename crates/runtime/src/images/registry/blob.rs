@@ -57,7 +57,10 @@ impl Repository {
     /// A configuration or the like, in memory.
     pub(crate) async fn small_blob(&self, blob: &Descriptor) -> Result<Bytes> {
         if u64::try_from(blob.size).unwrap_or(u64::MAX) > MAX_DOCUMENT {
-            return Err(Error::invalid(format!("blob {} is too long for a configuration", blob.digest)));
+            return Err(Error::invalid(format!(
+                "blob {} is too long for a configuration",
+                blob.digest
+            )));
         }
         let uri = self.uri(&format!("blobs/{}", blob.digest))?;
         let mut attempts = Attempts::default();
@@ -68,7 +71,12 @@ impl Repository {
             }
         };
         if bytes.len() as i64 != blob.size {
-            return Err(Error::invalid(format!("blob {} has {} bytes instead of {}", blob.digest, bytes.len(), blob.size)));
+            return Err(Error::invalid(format!(
+                "blob {} has {} bytes instead of {}",
+                blob.digest,
+                bytes.len(),
+                blob.size
+            )));
         }
         digest::verify(&blob.digest, &bytes)?;
         Ok(bytes)
@@ -83,7 +91,12 @@ impl Repository {
     }
 
     /// Downloads a blob to a temporary file and checks its size and digest.
-    pub(crate) async fn download(&self, paths: &Paths, blob: &Descriptor, progress: &(dyn Fn(u64) + Sync)) -> Result<Ingest> {
+    pub(crate) async fn download(
+        &self,
+        paths: &Paths,
+        blob: &Descriptor,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Ingest> {
         let size = u64::try_from(blob.size).unwrap_or(0);
         let (ingest, file) = Ingest::new(paths)?;
         let (steps, receive) = mpsc::channel(16);
@@ -91,7 +104,9 @@ impl Repository {
         let writer = tokio::task::spawn_blocking(move || write_down(file, &hasher, receive));
         let fetched = self.fetch_all(blob, size, &steps, progress).await;
         drop(steps);
-        let written = writer.await.map_err(|e| Error::internal(format!("download: {e}")))?;
+        let written = writer
+            .await
+            .map_err(|e| Error::internal(format!("download: {e}")))?;
         // A full disk is the reason why the download stopped, not the other way round.
         let got = written?;
         fetched?;
@@ -101,7 +116,13 @@ impl Repository {
         Ok(ingest)
     }
 
-    async fn fetch_all(&self, blob: &Descriptor, size: u64, steps: &mpsc::Sender<Step>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    async fn fetch_all(
+        &self,
+        blob: &Descriptor,
+        size: u64,
+        steps: &mpsc::Sender<Step>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let (mut have, mut attempts, mut anchor) = (0u64, Attempts::default(), 0u64);
         loop {
             let e = match self.fetch_on(blob, size, &mut have, steps, progress).await {
@@ -131,10 +152,14 @@ impl Repository {
         let uri = self.uri(&format!("blobs/{}", blob.digest))?;
         let mut headers = HeaderMap::new();
         if *have > 0 {
-            headers.insert(header::RANGE, HeaderValue::from_str(&format!("bytes={have}-")).map_err(Error::internal)?);
+            headers.insert(
+                header::RANGE,
+                HeaderValue::from_str(&format!("bytes={have}-")).map_err(Error::internal)?,
+            );
         }
         let response = self.get(Method::GET, &uri, &headers).await?;
-        let goes_on = response.status() == StatusCode::PARTIAL_CONTENT && starts_at(response.headers()) == Some(*have);
+        let goes_on =
+            response.status() == StatusCode::PARTIAL_CONTENT && starts_at(response.headers()) == Some(*have);
         if !response.status().is_success() && response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
             return Err(self.failure(response, &uri).await);
         }
@@ -150,13 +175,19 @@ impl Repository {
         while let Some(chunk) = self.http.next(&mut body).await? {
             *have += chunk.len() as u64;
             if *have > size {
-                return Err(Error::invalid(format!("blob {} is longer than the {size} bytes that its manifest says", blob.digest)));
+                return Err(Error::invalid(format!(
+                    "blob {} is longer than the {size} bytes that its manifest says",
+                    blob.digest
+                )));
             }
             steps.send(Step::Data(chunk)).await.map_err(|_| gone())?;
             progress(*have);
         }
         if *have < size {
-            return Err(Error::unavailable(format!("blob {}: unexpected EOF after {have} of {size} bytes", blob.digest)));
+            return Err(Error::unavailable(format!(
+                "blob {}: unexpected EOF after {have} of {size} bytes",
+                blob.digest
+            )));
         }
         Ok(())
     }
@@ -174,18 +205,33 @@ impl Repository {
 
     /// Begins an upload; `from` names a repository that may have the blob. `None` when it was mounted from there.
     async fn begin(&self, digest: &str, from: Option<&str>) -> Result<Option<::http::Uri>> {
-        let query = from.map(|f| format!("?mount={}&from={}", percent(digest), percent(f))).unwrap_or_default();
+        let query = from
+            .map(|f| format!("?mount={}&from={}", percent(digest), percent(f)))
+            .unwrap_or_default();
         let uri = self.uri(&format!("blobs/uploads/{query}"))?;
-        let response =
-            self.send(Method::POST, &uri, &no_body(), &|| http::full(Bytes::new()), std::time::Duration::ZERO).await?;
+        let response = self
+            .send(
+                Method::POST,
+                &uri,
+                &no_body(),
+                &|| http::full(Bytes::new()),
+                std::time::Duration::ZERO,
+            )
+            .await?;
         match response.status() {
             StatusCode::CREATED if from.is_some() => Ok(None),
             StatusCode::ACCEPTED => {
-                let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok()).unwrap_or_default();
+                let location = response
+                    .headers()
+                    .get(header::LOCATION)
+                    .and_then(|l| l.to_str().ok())
+                    .unwrap_or_default();
                 let location = http::resolve(&uri, location)?;
                 if location.authority() != uri.authority() {
                     // Uploads elsewhere would need credentials of their own.
-                    return Err(Error::unavailable(format!("registry wants uploads at another host: {location}")));
+                    return Err(Error::unavailable(format!(
+                        "registry wants uploads at another host: {location}"
+                    )));
                 }
                 Ok(Some(location))
             }
@@ -200,7 +246,13 @@ impl Repository {
     }
 
     /// Uploads a file as a blob.
-    pub(crate) async fn upload(&self, digest: &str, path: &Path, size: u64, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    pub(crate) async fn upload(
+        &self,
+        digest: &str,
+        path: &Path,
+        size: u64,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
         let mut attempts = Attempts::default();
         loop {
             match self.upload_once(digest, path, size).await {
@@ -213,28 +265,47 @@ impl Repository {
     }
 
     async fn upload_once(&self, digest: &str, path: &Path, size: u64) -> Result<()> {
-        let Some(location) = self.begin(digest, None).await? else { return Ok(()) };
+        let Some(location) = self.begin(digest, None).await? else {
+            return Ok(());
+        };
         let join = if location.query().is_some() { '&' } else { '?' };
-        let uri: ::http::Uri = format!("{location}{join}digest={}", percent(digest)).parse().map_err(Error::internal)?;
+        let uri: ::http::Uri = format!("{location}{join}digest={}", percent(digest))
+            .parse()
+            .map_err(Error::internal)?;
         let file = tokio::fs::File::open(path).await.map_err(disk)?.into_std().await;
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
         // 20 kB/s is the slowest line that an upload is waited for.
         let patience = std::time::Duration::from_secs(size / 20_000);
-        let response = self.send(Method::PUT, &uri, &headers, &|| file_body(&file), patience).await?;
-        if response.status().is_success() { Ok(()) } else { Err(self.failure(response, &uri).await) }
+        let response = self
+            .send(Method::PUT, &uri, &headers, &|| file_body(&file), patience)
+            .await?;
+        if response.status().is_success() {
+            Ok(())
+        } else {
+            Err(self.failure(response, &uri).await)
+        }
     }
 
     /// Uploads a manifest under a tag or digest.
     pub(crate) async fn put_manifest(&self, reference: &str, media_type: &str, bytes: &Bytes) -> Result<()> {
         let uri = self.uri(&format!("manifests/{reference}"))?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(media_type).map_err(Error::internal)?);
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_str(media_type).map_err(Error::internal)?,
+        );
         let body = || http::full(bytes.clone());
         let mut attempts = Attempts::default();
         loop {
-            let e = match self.send(Method::PUT, &uri, &headers, &body, std::time::Duration::ZERO).await {
+            let e = match self
+                .send(Method::PUT, &uri, &headers, &body, std::time::Duration::ZERO)
+                .await
+            {
                 Ok(response) if response.status().is_success() => return Ok(()),
                 Ok(response) => self.failure(response, &uri).await,
                 Err(e) => e,
@@ -251,7 +322,10 @@ fn no_body() -> HeaderMap {
 }
 
 fn file_body(file: &File) -> Body {
-    let read = match file.try_clone().and_then(|mut f| f.seek(SeekFrom::Start(0)).map(|_| f)) {
+    let read = match file
+        .try_clone()
+        .and_then(|mut f| f.seek(SeekFrom::Start(0)).map(|_| f))
+    {
         Ok(file) => ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024),
         Err(e) => return StreamBody::new(futures::stream::once(async { Err(e) })).boxed_unsync(),
     };

@@ -56,7 +56,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A body of bytes in memory.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// Answers of registries and token servers that are read whole.
@@ -72,32 +74,53 @@ pub(crate) struct Http {
 
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Http")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
 impl Http {
     pub(crate) fn new(options: RegistryOptions) -> Self {
-        let connector = Connector { tls: Arc::default(), limit: options.connect };
-        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Self { client, options: Arc::new(options) }
+        let connector = Connector {
+            tls: Arc::default(),
+            limit: options.connect,
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Self {
+            client,
+            options: Arc::new(options),
+        }
     }
 
     /// Sends one request, without following redirects. `patience` is added to the wait for the answer.
-    pub(crate) async fn send(&self, request: Request<Body>, patience: Duration) -> Result<Response<Incoming>> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Body>,
+        patience: Duration,
+    ) -> Result<Response<Incoming>> {
         let what = format!("{} \"{}\"", verb(request.method()), request.uri());
         match tokio::time::timeout(self.options.answer + patience, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) => Err(Error::unavailable(format!("{what}: {}", root_cause(&e)))),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("{what}: net/http: request canceled (Client.Timeout exceeded while awaiting headers)"),
+                format!(
+                    "{what}: net/http: request canceled (Client.Timeout exceeded while awaiting headers)"
+                ),
             )),
         }
     }
 
     /// Sends a request without body, following redirects.
-    pub(crate) async fn fetch(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Response<Incoming>> {
+    pub(crate) async fn fetch(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Response<Incoming>> {
         let mut uri = uri.clone();
         let mut headers = headers.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -107,17 +130,23 @@ impl Http {
             *request.headers_mut() = headers.clone();
             let response = self.send(request, Duration::ZERO).await?;
             let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            let Some(to) = response.headers().get(header::LOCATION).filter(|_| moved) else { return Ok(response) };
+            let Some(to) = response.headers().get(header::LOCATION).filter(|_| moved) else {
+                return Ok(response);
+            };
             let to = resolve(&uri, to.to_str().unwrap_or_default())?;
             if to.authority() != uri.authority() || to.scheme() != uri.scheme() {
                 headers.remove(header::AUTHORIZATION);
             }
             if uri.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
-                return Err(Error::unavailable(format!("registry redirects from https to {to}")));
+                return Err(Error::unavailable(format!(
+                    "registry redirects from https to {to}"
+                )));
             }
             uri = to;
         }
-        Err(Error::unavailable(format!("Get \"{uri}\": stopped after {MAX_REDIRECTS} redirects")))
+        Err(Error::unavailable(format!(
+            "Get \"{uri}\": stopped after {MAX_REDIRECTS} redirects"
+        )))
     }
 
     /// Reads a small answer whole.
@@ -141,7 +170,12 @@ impl Http {
                 .map_err(|_| Error::new(ErrorKind::Timeout, "registry stopped sending: i/o timeout"))?;
             match frame {
                 None => return Ok(None),
-                Some(Err(e)) => return Err(Error::unavailable(format!("registry broke off: {}", root_cause(&e)))),
+                Some(Err(e)) => {
+                    return Err(Error::unavailable(format!(
+                        "registry broke off: {}",
+                        root_cause(&e)
+                    )));
+                }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
@@ -171,11 +205,15 @@ pub(crate) fn resolve(base: &Uri, location: &str) -> Result<Uri> {
     let bad = |_| Error::unavailable(format!("registry sent a bad location {location:?}"));
     if location.starts_with('/') {
         let authority = base.authority().map(ToString::to_string).unwrap_or_default();
-        return format!("{}://{authority}{location}", base.scheme_str().unwrap_or("https")).parse().map_err(bad);
+        return format!("{}://{authority}{location}", base.scheme_str().unwrap_or("https"))
+            .parse()
+            .map_err(bad);
     }
     let uri: Uri = location.parse().map_err(bad)?;
     if uri.host().is_none() || !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(Error::unavailable(format!("registry sent a bad location {location:?}")));
+        return Err(Error::unavailable(format!(
+            "registry sent a bad location {location:?}"
+        )));
     }
     Ok(uri)
 }
@@ -209,7 +247,11 @@ impl tower::Service<Uri> for Connector {
 
 impl Connector {
     async fn connect(self, uri: &Uri) -> io::Result<Conn> {
-        let host = uri.host().ok_or_else(|| io::Error::other("no host"))?.trim_matches(['[', ']']).to_owned();
+        let host = uri
+            .host()
+            .ok_or_else(|| io::Error::other("no host"))?
+            .trim_matches(['[', ']'])
+            .to_owned();
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), port))
@@ -221,7 +263,11 @@ impl Connector {
             match TcpStream::connect(address).await {
                 Ok(tcp) => {
                     tcp.set_nodelay(true)?;
-                    return if secure { self.secure(tcp, host).await } else { Ok(Conn(TokioIo::new(Box::new(tcp)))) };
+                    return if secure {
+                        self.secure(tcp, host).await
+                    } else {
+                        Ok(Conn(TokioIo::new(Box::new(tcp))))
+                    };
                 }
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                     last = io::Error::other(format!("dial tcp {address}: connect: connection refused"));
@@ -236,17 +282,22 @@ impl Connector {
         let config = match self.tls.get() {
             Some(config) => Arc::clone(config),
             None => {
-                let made = tokio::task::spawn_blocking(tls_config).await.map_err(io::Error::other)??;
+                let made = tokio::task::spawn_blocking(tls_config)
+                    .await
+                    .map_err(io::Error::other)??;
                 Arc::clone(self.tls.get_or_init(|| made))
             }
         };
         let name = rustls::pki_types::ServerName::try_from(host).map_err(io::Error::other)?;
-        let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.map_err(|e| {
-            if e.to_string().contains("InvalidContentType") {
-                return io::Error::other("http: server gave HTTP response to HTTPS client");
-            }
-            io::Error::other(format!("tls: failed to verify certificate: {e}"))
-        })?;
+        let tls = tokio_rustls::TlsConnector::from(config)
+            .connect(name, tcp)
+            .await
+            .map_err(|e| {
+                if e.to_string().contains("InvalidContentType") {
+                    return io::Error::other("http: server gave HTTP response to HTTPS client");
+                }
+                io::Error::other(format!("tls: failed to verify certificate: {e}"))
+            })?;
         Ok(Conn(TokioIo::new(Box::new(tls))))
     }
 }
@@ -258,7 +309,9 @@ fn tls_config() -> io::Result<Arc<rustls::ClientConfig>> {
         let _ = roots.add(certificate);
     }
     if roots.is_empty() {
-        tracing::warn!("no certificate authorities on this system (package ca-certificates): https registries cannot be verified");
+        tracing::warn!(
+            "no certificate authorities on this system (package ca-certificates): https registries cannot be verified"
+        );
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -282,7 +335,11 @@ impl Connection for Conn {
 }
 
 impl Read for Conn {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }

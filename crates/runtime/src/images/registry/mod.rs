@@ -16,8 +16,8 @@ use tripod_model::image::{Descriptor, Platform, RegistryAuth};
 use tripod_model::reference::Reference;
 use tripod_model::{Error, Result};
 
-pub use http::RegistryOptions;
 pub(crate) use http::Http;
+pub use http::RegistryOptions;
 pub(crate) use pull::pull;
 pub(crate) use push::push;
 
@@ -62,12 +62,15 @@ impl Repository {
 
     /// Asks for one more scope, to mount blobs from another repository.
     pub(crate) fn also_pull(&mut self, repositories: impl Iterator<Item = String>) {
-        self.scopes.extend(repositories.map(|r| format!("repository:{r}:pull")));
+        self.scopes
+            .extend(repositories.map(|r| format!("repository:{r}:pull")));
     }
 
     /// The address of something in this repository.
     pub(crate) fn uri(&self, rest: &str) -> Result<Uri> {
-        format!("{}/v2/{}/{rest}", self.base, self.name.path).parse().map_err(Error::invalid)
+        format!("{}/v2/{}/{rest}", self.base, self.name.path)
+            .parse()
+            .map_err(Error::invalid)
     }
 
     /// The header for requests, once a challenge was answered.
@@ -79,7 +82,9 @@ impl Repository {
 
     /// Answers the challenge of a 401. False when there is nothing (else) to answer with.
     pub(crate) async fn challenged(&self, response: &Response<Incoming>) -> Result<bool> {
-        let Some(challenge) = auth::challenge(response.headers()) else { return Ok(false) };
+        let Some(challenge) = auth::challenge(response.headers()) else {
+            return Ok(false);
+        };
         let value = auth::answer(&self.http, &challenge, self.auth.as_ref(), &self.scopes).await?;
         let mut current = self.authorization.lock().await;
         let is_new = value.is_some() && *current != value;
@@ -88,7 +93,12 @@ impl Repository {
     }
 
     /// A request without body; a challenge is answered once.
-    pub(crate) async fn get(&self, method: Method, uri: &Uri, extra: &HeaderMap) -> Result<Response<Incoming>> {
+    pub(crate) async fn get(
+        &self,
+        method: Method,
+        uri: &Uri,
+        extra: &HeaderMap,
+    ) -> Result<Response<Incoming>> {
         for last in [false, true] {
             let mut headers = extra.clone();
             self.authorize(&mut headers).await;
@@ -139,17 +149,27 @@ impl Repository {
             };
             attempts.again(&self.http, e).await?;
         };
-        let told = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let told = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
         let told = told.split(';').next().unwrap_or_default().trim().to_owned();
         let bytes = self.http.document(response).await?;
         let digest = if digest::is_digest(reference) {
-            digest::verify(reference, &bytes)
-                .map_err(|_| Error::invalid(format!("manifest verification failed for digest {reference}")))?;
+            digest::verify(reference, &bytes).map_err(|_| {
+                Error::invalid(format!("manifest verification failed for digest {reference}"))
+            })?;
             reference.to_owned()
         } else {
             digest::sha256(&bytes)
         };
-        let descriptor = Descriptor { media_type: told, digest, size: bytes.len() as i64, ..Descriptor::default() };
+        let descriptor = Descriptor {
+            media_type: told,
+            digest,
+            size: bytes.len() as i64,
+            ..Descriptor::default()
+        };
         Ok(Fetched { descriptor, bytes })
     }
 
@@ -194,7 +214,10 @@ impl Repository {
         }
         let status = response.status();
         let bytes = self.http.document(response).await.unwrap_or_default();
-        let told = serde_json::from_slice::<Errors>(&bytes).ok().and_then(|e| e.errors.into_iter().next()).unwrap_or_default();
+        let told = serde_json::from_slice::<Errors>(&bytes)
+            .ok()
+            .and_then(|e| e.errors.into_iter().next())
+            .unwrap_or_default();
         let code = told.code.to_lowercase().replace('_', " ");
         let text = match (code.is_empty(), told.message.is_empty()) {
             (false, false) => format!("{code}: {}", told.message),
@@ -208,10 +231,23 @@ impl Repository {
                 self.name.familiar_name()
             )),
             ("MANIFEST_UNKNOWN", _) => Error::not_found(format!("manifest for {familiar} not found: {text}")),
-            ("NAME_UNKNOWN", _) => Error::not_found(format!("repository {} not found: {text}", self.name.familiar_name())),
-            ("", 404) => Error::not_found(format!("manifest for {familiar} not found: manifest unknown: {uri}")),
-            ("UNAUTHORIZED", _) | ("", 401) => Error::unauthorized(if told.code.is_empty() { "unauthorized: authentication required".into() } else { text }),
-            ("DENIED", _) | ("", 403) => Error::forbidden(if told.code.is_empty() { "denied: requested access to the resource is denied".into() } else { text }),
+            ("NAME_UNKNOWN", _) => Error::not_found(format!(
+                "repository {} not found: {text}",
+                self.name.familiar_name()
+            )),
+            ("", 404) => Error::not_found(format!(
+                "manifest for {familiar} not found: manifest unknown: {uri}"
+            )),
+            ("UNAUTHORIZED", _) | ("", 401) => Error::unauthorized(if told.code.is_empty() {
+                "unauthorized: authentication required".into()
+            } else {
+                text
+            }),
+            ("DENIED", _) | ("", 403) => Error::forbidden(if told.code.is_empty() {
+                "denied: requested access to the resource is denied".into()
+            } else {
+                text
+            }),
             (_, 500..) | (_, 429) => Error::unavailable(text),
             _ => Error::invalid(text),
         }
@@ -224,13 +260,24 @@ impl Repository {
         let mut descriptor = fetched.descriptor;
         descriptor.media_type = document.media_type(&descriptor);
         let platforms = if document.is_index() {
-            document.manifests().iter().filter_map(|m| m.platform.clone()).collect()
+            document
+                .manifests()
+                .iter()
+                .filter_map(|m| m.platform.clone())
+                .collect()
         } else {
             let (config, _) = document.image()?;
             let image = super::config::parse(&config.digest, &self.small_blob(&config).await?)?;
-            vec![Platform { os: image.os, architecture: image.architecture, variant: image.variant }]
+            vec![Platform {
+                os: image.os,
+                architecture: image.architecture,
+                variant: image.variant,
+            }]
         };
-        Ok(Distribution { descriptor, platforms })
+        Ok(Distribution {
+            descriptor,
+            platforms,
+        })
     }
 }
 
@@ -244,7 +291,11 @@ fn base_url(options: &RegistryOptions, domain: &str) -> String {
     if domain == "docker.io" {
         return "https://registry-1.docker.io".into();
     }
-    let scheme = if is_insecure(options, domain) { "http" } else { "https" };
+    let scheme = if is_insecure(options, domain) {
+        "http"
+    } else {
+        "https"
+    };
     format!("{scheme}://{domain}")
 }
 
@@ -254,26 +305,45 @@ fn is_insecure(options: &RegistryOptions, domain: &str) -> bool {
         _ => domain,
     };
     let loopback = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
     loopback || options.insecure.iter().any(|i| i == domain || i == host)
 }
 
 /// Checks credentials.
 pub(crate) async fn login(http: &Http, auth: &RegistryAuth) -> Result<String> {
-    let address = auth.server_address.trim_start_matches("https://").trim_start_matches("http://");
+    let address = auth
+        .server_address
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
     let host = address.split('/').next().unwrap_or_default();
-    let domain = if matches!(host, "" | "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host };
-    let name = Reference { domain: domain.into(), path: String::new(), tag: None, digest: None };
+    let domain = if matches!(host, "" | "index.docker.io" | "registry-1.docker.io") {
+        "docker.io"
+    } else {
+        host
+    };
+    let name = Reference {
+        domain: domain.into(),
+        path: String::new(),
+        tag: None,
+        digest: None,
+    };
     let mut repository = Repository::new(http, &name, Some(auth.clone()), "");
     repository.scopes.clear();
-    let uri: Uri = format!("{}/v2/", repository.base).parse().map_err(Error::invalid)?;
+    let uri: Uri = format!("{}/v2/", repository.base)
+        .parse()
+        .map_err(Error::invalid)?;
     let response = repository.get(Method::GET, &uri, &HeaderMap::new()).await?;
     match response.status() {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Err(Error::unauthorized(format!("Get \"{uri}\": unauthorized: incorrect username or password")))
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::unauthorized(format!(
+            "Get \"{uri}\": unauthorized: incorrect username or password"
+        ))),
         status if status.is_success() => Ok("Login Succeeded".into()),
-        status => Err(Error::unavailable(format!("Get \"{uri}\": received unexpected HTTP status: {status}"))),
+        status => Err(Error::unavailable(format!(
+            "Get \"{uri}\": received unexpected HTTP status: {status}"
+        ))),
     }
 }
 
@@ -283,7 +353,10 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let options = RegistryOptions { insecure: vec!["reg.lan".into()], ..RegistryOptions::default() };
+        let options = RegistryOptions {
+            insecure: vec!["reg.lan".into()],
+            ..RegistryOptions::default()
+        };
         for (domain, url) in [
             ("docker.io", "https://registry-1.docker.io"),
             ("localhost:5000", "http://localhost:5000"),

@@ -25,7 +25,13 @@ const REPORT: u64 = 512 * 1024;
 
 /// Tells a step.
 pub(super) fn tell(progress: &ProgressSink, id: &str, status: impl Into<String>, current: u64, total: u64) {
-    let _ = progress.send(Progress { id: id.into(), status: status.into(), current, total, ..Progress::default() });
+    let _ = progress.send(Progress {
+        id: id.into(),
+        status: status.into(),
+        current,
+        total,
+        ..Progress::default()
+    });
 }
 
 /// Pulls a name, or all tags of its repository; gives the (last) image.
@@ -45,14 +51,30 @@ pub(crate) async fn pull(
     }
     let mut last = None;
     for tag in repository.tags().await? {
-        let name = Reference { tag: Some(tag), digest: None, ..name.clone() };
+        let name = Reference {
+            tag: Some(tag),
+            digest: None,
+            ..name.clone()
+        };
         last = Some(one(store, &repository, &name, &platform, progress).await?);
     }
     last.ok_or_else(|| Error::not_found(format!("repository {} has no tags", name.familiar_name())))
 }
 
-async fn one(store: &Arc<Store>, repository: &Repository, name: &Reference, platform: &Platform, progress: &ProgressSink) -> Result<Arc<Image>> {
-    tell(progress, reference_of(name), format!("Pulling from {}", name.path), 0, 0);
+async fn one(
+    store: &Arc<Store>,
+    repository: &Repository,
+    name: &Reference,
+    platform: &Platform,
+    progress: &ProgressSink,
+) -> Result<Arc<Image>> {
+    tell(
+        progress,
+        reference_of(name),
+        format!("Pulling from {}", name.path),
+        0,
+        0,
+    );
     let before = store.read(|i| i.names.get(&full_name(name)).cloned());
     let lease = Lease::new(&store.leases);
     let pulled = fetch(store, repository, name, platform, &lease, progress).await;
@@ -72,12 +94,15 @@ async fn one(store: &Arc<Store>, repository: &Repository, name: &Reference, plat
     tell(progress, "", format!("Digest: {digest}"), 0, 0);
     let familiar = name.familiar();
     let is_new = before.as_deref() != Some(image.id.as_str());
-    let news = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
+    let news = if is_new {
+        "Downloaded newer image for"
+    } else {
+        "Image is up to date for"
+    };
     tell(progress, "", format!("Status: {news} {familiar}"), 0, 0);
     store.tell("pull", &familiar, &name.familiar_name());
     Ok(image)
 }
-
 
 async fn fetch(
     store: &Arc<Store>,
@@ -104,7 +129,12 @@ async fn fetch(
             image.diff_ids.len()
         )));
     }
-    let pairs: Vec<(String, Descriptor)> = image.diff_ids.iter().cloned().zip(layers.iter().cloned()).collect();
+    let pairs: Vec<(String, Descriptor)> = image
+        .diff_ids
+        .iter()
+        .cloned()
+        .zip(layers.iter().cloned())
+        .collect();
     for (diff_id, blob) in &pairs {
         lease.hold(diff_id);
         lease.hold(&blob.digest);
@@ -116,9 +146,20 @@ async fn fetch(
             wanted.push(pair);
         }
     }
-    let work: Vec<_> = wanted.into_iter().map(|(diff_id, blob)| layer(store, repository, diff_id, blob, progress)).collect();
-    futures::stream::iter(work).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-    let record = Record { manifest: Some(manifest.clone()), blobs: layers, diff_ids: image.diff_ids, ..Record::default() };
+    let work: Vec<_> = wanted
+        .into_iter()
+        .map(|(diff_id, blob)| layer(store, repository, diff_id, blob, progress))
+        .collect();
+    futures::stream::iter(work)
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await?;
+    let record = Record {
+        manifest: Some(manifest.clone()),
+        blobs: layers,
+        diff_ids: image.diff_ids,
+        ..Record::default()
+    };
     let mut names = vec![name.with_digest(&digest).to_string()];
     if name.digest.is_none() {
         names.push(name.to_string());
@@ -136,12 +177,18 @@ async fn fetch(
         let sizes = store.ensure_layers(&pairs, &|_| {})?;
         store.install(incoming, &sizes, Time::now())
     });
-    let image = installed.await.map_err(|e| Error::internal(format!("pull: {e}")))??;
+    let image = installed
+        .await
+        .map_err(|e| Error::internal(format!("pull: {e}")))??;
     Ok((image, digest))
 }
 
 /// Follows indices to the manifest that fits the platform best.
-async fn choose(repository: &Repository, top: Fetched, platform: &Platform) -> Result<(Fetched, media::Document)> {
+async fn choose(
+    repository: &Repository,
+    top: Fetched,
+    platform: &Platform,
+) -> Result<(Fetched, media::Document)> {
     let mut fetched = top;
     for _ in 0..3 {
         let document = media::parse(&fetched.bytes)?;
@@ -152,23 +199,40 @@ async fn choose(repository: &Repository, top: Fetched, platform: &Platform) -> R
             Some(p) => config::fitness(p, platform),
             None => Some(u8::MAX),
         };
-        let best = document.manifests().iter().filter_map(|d| Some((fit(d)?, d))).min_by_key(|(fit, _)| *fit);
+        let best = document
+            .manifests()
+            .iter()
+            .filter_map(|d| Some((fit(d)?, d)))
+            .min_by_key(|(fit, _)| *fit);
         let Some((_, best)) = best else {
-            let variant = if platform.variant.is_empty() { String::new() } else { format!("/{}", platform.variant) };
+            let variant = if platform.variant.is_empty() {
+                String::new()
+            } else {
+                format!("/{}", platform.variant)
+            };
             return Err(Error::not_found(format!(
                 "no matching manifest for {}/{}{variant} in the manifest list entries",
                 platform.os, platform.architecture
             )));
         };
         if !crate::images::digest::is_digest(&best.digest) {
-            return Err(Error::invalid(format!("invalid manifest: bad descriptor {:?}", best.digest)));
+            return Err(Error::invalid(format!(
+                "invalid manifest: bad descriptor {:?}",
+                best.digest
+            )));
         }
         fetched = repository.manifest(&best.digest).await?;
     }
     Err(Error::invalid("image index leads to an index again and again"))
 }
 
-async fn layer(store: &Arc<Store>, repository: &Repository, diff_id: &str, blob: &Descriptor, progress: &ProgressSink) -> Result<()> {
+async fn layer(
+    store: &Arc<Store>,
+    repository: &Repository,
+    diff_id: &str,
+    blob: &Descriptor,
+    progress: &ProgressSink,
+) -> Result<()> {
     let id = short(&blob.digest);
     let total = u64::try_from(blob.size).unwrap_or(0);
     if store.paths.blob(&blob.digest).exists() {
@@ -189,7 +253,9 @@ async fn layer(store: &Arc<Store>, repository: &Repository, diff_id: &str, blob:
     }
     let (store, diff_id, blob) = (Arc::clone(store), diff_id.to_owned(), blob.clone());
     let unpacked = tokio::task::spawn_blocking(move || store.ensure_layer(&diff_id, &blob));
-    unpacked.await.map_err(|e| Error::internal(format!("unpack: {e}")))??;
+    unpacked
+        .await
+        .map_err(|e| Error::internal(format!("unpack: {e}")))??;
     tell(progress, &id, "Pull complete", 0, 0);
     Ok(())
 }

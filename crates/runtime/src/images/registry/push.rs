@@ -18,8 +18,8 @@ use crate::images::blobs::{Ingest, Lease};
 use crate::images::digest::{self, HashWrite, Hasher, short};
 use crate::images::index::{Record, has_digest};
 use crate::images::load::disk;
-use crate::images::names::repository;
 use crate::images::media;
+use crate::images::names::repository;
 use crate::images::store::Store;
 
 const AT_ONCE: usize = 3;
@@ -35,24 +35,49 @@ pub(crate) async fn push(
 ) -> Result<()> {
     let own = format!("{}/{}", name.domain, name.path);
     let of_repository: Vec<(String, String)> = store.read(|i| {
-        let all = i.names.iter().filter(|(n, _)| !has_digest(n) && repository(n) == own);
+        let all = i
+            .names
+            .iter()
+            .filter(|(n, _)| !has_digest(n) && repository(n) == own);
         all.map(|(n, id)| (n.clone(), id.clone())).collect()
     });
     if of_repository.is_empty() {
-        return Err(Error::not_found(format!("An image does not exist locally with the tag: {}", name.familiar_name())));
+        return Err(Error::not_found(format!(
+            "An image does not exist locally with the tag: {}",
+            name.familiar_name()
+        )));
     }
-    let chosen: Vec<_> = of_repository.into_iter().filter(|(n, _)| all_tags || *n == name.to_string()).collect();
+    let chosen: Vec<_> = of_repository
+        .into_iter()
+        .filter(|(n, _)| all_tags || *n == name.to_string())
+        .collect();
     if chosen.is_empty() {
-        return Err(Error::not_found(format!("tag does not exist: {}", name.familiar())));
+        return Err(Error::not_found(format!(
+            "tag does not exist: {}",
+            name.familiar()
+        )));
     }
-    tell(progress, "", format!("The push refers to repository [{own}]"), 0, 0);
+    tell(
+        progress,
+        "",
+        format!("The push refers to repository [{own}]"),
+        0,
+        0,
+    );
     for (full, id) in chosen {
         one(store, http, &full.parse()?, &id, auth.clone(), progress).await?;
     }
     Ok(())
 }
 
-async fn one(store: &Arc<Store>, http: &Http, name: &Reference, id: &str, auth: Option<RegistryAuth>, progress: &ProgressSink) -> Result<()> {
+async fn one(
+    store: &Arc<Store>,
+    http: &Http,
+    name: &Reference,
+    id: &str,
+    auth: Option<RegistryAuth>,
+    progress: &ProgressSink,
+) -> Result<()> {
     let record = store
         .read(|i| i.images.get(id).cloned())
         .ok_or_else(|| Error::not_found(format!("tag does not exist: {}", name.familiar())))?;
@@ -64,7 +89,14 @@ async fn one(store: &Arc<Store>, http: &Http, name: &Reference, id: &str, auth: 
     }
     let mut to = Repository::new(http, name, auth, "pull,push");
     let others = others_with(store, &record, name);
-    to.also_pull(others.iter().flatten().map(|(path, _)| path.clone()).collect::<std::collections::BTreeSet<_>>().into_iter());
+    to.also_pull(
+        others
+            .iter()
+            .flatten()
+            .map(|(path, _)| path.clone())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter(),
+    );
     for diff_id in &record.diff_ids {
         tell(progress, &short(diff_id), "Preparing", 0, 0);
     }
@@ -75,7 +107,10 @@ async fn one(store: &Arc<Store>, http: &Http, name: &Reference, id: &str, auth: 
         .zip(&others)
         .map(|((diff_id, blob), others)| layer(store, &to, name, diff_id, blob, others, progress))
         .collect();
-    let layers: Vec<Descriptor> = futures::stream::iter(work).buffered(AT_ONCE).try_collect().await?;
+    let layers: Vec<Descriptor> = futures::stream::iter(work)
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
     let config = store.paths.blob(id);
     let config_size = tokio::fs::metadata(&config).await.map_err(disk)?.len();
     if !to.has_blob(id).await? {
@@ -86,9 +121,18 @@ async fn one(store: &Arc<Store>, http: &Http, name: &Reference, id: &str, auth: 
     to.put_manifest(&tag, &media_type, &bytes).await?;
     let digest = digest::sha256(&bytes);
     remember(store, name, id, &digest, &record, &layers).await?;
-    tell(progress, "", format!("{tag}: digest: {digest} size: {}", bytes.len()), 0, 0);
+    tell(
+        progress,
+        "",
+        format!("{tag}: digest: {digest} size: {}", bytes.len()),
+        0,
+        0,
+    );
     let aux = json!({ "Tag": tag, "Digest": digest, "Size": bytes.len() });
-    let _ = progress.send(Progress { aux: Some(aux), ..Progress::default() });
+    let _ = progress.send(Progress {
+        aux: Some(aux),
+        ..Progress::default()
+    });
     store.tell("push", &name.familiar(), &name.familiar_name());
     Ok(())
 }
@@ -99,7 +143,10 @@ fn others_with(store: &Store, record: &Record, name: &Reference) -> Vec<Vec<(Str
     store.read(|i| {
         let of_layer = |diff_id: &String| {
             let known = i.layers.get(diff_id).into_iter().flat_map(|l| &l.known);
-            known.filter_map(|(r, d)| Some((r.strip_prefix(&prefix)?.to_owned(), d.clone()))).take(4).collect()
+            known
+                .filter_map(|(r, d)| Some((r.strip_prefix(&prefix)?.to_owned(), d.clone())))
+                .take(4)
+                .collect()
         };
         record.diff_ids.iter().map(of_layer).collect()
     })
@@ -148,11 +195,17 @@ async fn layer(
         let (ingest, descriptor) = compress(store, blob).await?;
         (Some(ingest), descriptor)
     };
-    let path = source.as_ref().map_or_else(|| store.paths.blob(&descriptor.digest), |i| i.path().to_path_buf());
+    let path = source.as_ref().map_or_else(
+        || store.paths.blob(&descriptor.digest),
+        |i| i.path().to_path_buf(),
+    );
     let total = u64::try_from(descriptor.size).unwrap_or(0);
     tell(progress, &id, "Pushing", 0, total);
     if !to.has_blob(&descriptor.digest).await? {
-        to.upload(&descriptor.digest, &path, total, &|done| tell(progress, &id, "Pushing", done, total)).await?;
+        to.upload(&descriptor.digest, &path, total, &|done| {
+            tell(progress, &id, "Pushing", done, total);
+        })
+        .await?;
     }
     tell(progress, &id, "Pushed", 0, 0);
     Ok(descriptor)
@@ -162,23 +215,45 @@ async fn compress(store: &Arc<Store>, blob: &Descriptor) -> Result<(Ingest, Desc
     let (store, from) = (Arc::clone(store), store.paths.blob(&blob.digest));
     let work = move || -> Result<(Ingest, Descriptor)> {
         let (ingest, file) = Ingest::new(&store.paths)?;
-        let out = HashWrite::new(std::io::BufWriter::with_capacity(128 * 1024, file), Hasher::sha256());
+        let out = HashWrite::new(
+            std::io::BufWriter::with_capacity(128 * 1024, file),
+            Hasher::sha256(),
+        );
         let mut gzip = flate2::write::GzEncoder::new(out, flate2::Compression::default());
         std::io::copy(&mut std::fs::File::open(from)?, &mut gzip).map_err(disk)?;
         let (mut file, digest, size) = gzip.finish().map_err(disk)?.finish();
         std::io::Write::flush(&mut file).map_err(disk)?;
         let media_type = media::DOCKER_LAYER_GZIP.into();
-        Ok((ingest, Descriptor { media_type, digest, size: size as i64, ..Descriptor::default() }))
+        Ok((
+            ingest,
+            Descriptor {
+                media_type,
+                digest,
+                size: size as i64,
+                ..Descriptor::default()
+            },
+        ))
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("compress: {e}")))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("compress: {e}")))?
 }
 
 /// The manifest to send: its own when all its blobs are there as they came.
-fn manifest(store: &Store, id: &str, config_size: u64, record: &Record, layers: &[Descriptor]) -> Result<(String, Bytes)> {
+fn manifest(
+    store: &Store,
+    id: &str,
+    config_size: u64,
+    record: &Record,
+    layers: &[Descriptor],
+) -> Result<(String, Bytes)> {
     if let Some(own) = &record.manifest
         && record.blobs.iter().zip(layers).all(|(a, b)| a.digest == b.digest)
     {
-        return Ok((own.media_type.clone(), store.paths.read_small(&own.digest)?.into()));
+        return Ok((
+            own.media_type.clone(),
+            store.paths.read_small(&own.digest)?.into(),
+        ));
     }
     let config = Descriptor {
         media_type: media::DOCKER_CONFIG.into(),
@@ -191,7 +266,12 @@ fn manifest(store: &Store, id: &str, config_size: u64, record: &Record, layers: 
             media::LAYER_GZIP => media::DOCKER_LAYER_GZIP.to_owned(),
             other => other.to_owned(),
         };
-        Descriptor { media_type, annotations: Default::default(), platform: None, ..l.clone() }
+        Descriptor {
+            media_type,
+            annotations: Default::default(),
+            platform: None,
+            ..l.clone()
+        }
     };
     let document = media::Document {
         schema_version: 2,
@@ -200,14 +280,33 @@ fn manifest(store: &Store, id: &str, config_size: u64, record: &Record, layers: 
         layers: Some(layers.iter().map(docker).collect()),
         manifests: Vec::new(),
     };
-    Ok((media::DOCKER_MANIFEST.into(), serde_json::to_vec(&document)?.into()))
+    Ok((
+        media::DOCKER_MANIFEST.into(),
+        serde_json::to_vec(&document)?.into(),
+    ))
 }
 
 /// The image now has a name with digest, and the registry its layers.
-async fn remember(store: &Arc<Store>, name: &Reference, id: &str, digest: &str, record: &Record, layers: &[Descriptor]) -> Result<()> {
-    let (store, id, named) = (Arc::clone(store), id.to_owned(), name.with_digest(digest).to_string());
+async fn remember(
+    store: &Arc<Store>,
+    name: &Reference,
+    id: &str,
+    digest: &str,
+    record: &Record,
+    layers: &[Descriptor],
+) -> Result<()> {
+    let (store, id, named) = (
+        Arc::clone(store),
+        id.to_owned(),
+        name.with_digest(digest).to_string(),
+    );
     let own = format!("{}/{}", name.domain, name.path);
-    let known: Vec<(String, Descriptor)> = record.diff_ids.iter().cloned().zip(layers.iter().cloned()).collect();
+    let known: Vec<(String, Descriptor)> = record
+        .diff_ids
+        .iter()
+        .cloned()
+        .zip(layers.iter().cloned())
+        .collect();
     let work = move || {
         store.update(|i| {
             if i.images.contains_key(&id) {
@@ -221,5 +320,7 @@ async fn remember(store: &Arc<Store>, name: &Reference, id: &str, digest: &str, 
             Ok(())
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("push: {e}")))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("push: {e}")))?
 }
