@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ipnet::IpNet;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tripod_model::event::Event as ModelEvent;
@@ -125,7 +127,12 @@ impl Controller {
 
     pub(crate) async fn run(mut self) {
         loop {
-            self.work().await;
+            // A fault in a plan must not end the loop, and with it every answer that waits for the view.
+            if AssertUnwindSafe(self.work()).catch_unwind().await.is_err() {
+                tracing::error!("the controllers failed; starting them anew from the store");
+                self.resync();
+                self.rest_until = Some(tokio::time::Instant::now() + REST);
+            }
             let sleep = self.next_wake();
             tokio::select! {
                 event = self.store.next() => match event {

@@ -99,6 +99,9 @@ impl Manager {
             let _ = task.await;
         }
         self.sessions.close();
+        // Who waits for the view waits no longer; the store refuses what they do next.
+        self.set_view_revision(u64::MAX);
+        self.set_settled(u64::MAX);
         self.db.cluster().shutdown().await;
     }
 

@@ -197,8 +197,9 @@ async fn leaving_needs_force_and_leaves_nothing() {
     c.engine.swarm_leave(true).await.unwrap();
     assert_eq!(c.engine.membership(), Membership::Inactive);
     assert_eq!(std::fs::read_dir(c.dir.path()).unwrap().count(), 0);
-    // The old handle fails, and a new cluster is another one.
+    // The old handle fails without waiting, and a new cluster is another one.
     assert!(c.manager.service_create(service("web", 1)).await.is_err());
+    assert!(c.manager.network_remove("ingress").await.is_err());
     let request = InitRequest {
         advertise_addr: "192.0.2.1".into(),
         ..InitRequest::default()
