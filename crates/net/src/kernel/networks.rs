@@ -361,6 +361,7 @@ impl Inner {
             route::link_up(far),
             Route::default_via(host.into(), far).set(),
         ])?;
+        route::settle(&self.route, &name)?;
         for (setting, value) in [("route_localnet", "1"), ("send_redirects", "0")] {
             ns::within(&self.host_ns, || {
                 ns::sysctl(&format!("ipv4/conf/{name}/{setting}"), value)

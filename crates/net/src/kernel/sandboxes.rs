@@ -142,7 +142,12 @@ impl Inner {
             }
         }
         let link = route::link(inside, &e.interface)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok(inside.apply(links::sandbox(e, &network.attachment(e.ipv4), link.index))?)
+        inside.apply(links::sandbox(e, &network.attachment(e.ipv4), link.index))?;
+        match &network.kind {
+            Kind::Nothing => Ok(()),
+            Kind::Bridge { .. } => route::settle(&self.route, &bridge_port(&e.id)),
+            Kind::Router(r) => route::settle(&r.route, &router_port(&e.id)),
+        }
     }
 
     /// Whether bridged frames of the host's namespace pass the IP tables (`br_netfilter`).

@@ -377,6 +377,13 @@ pub(crate) fn link(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
     }
 }
 
+/// Makes the kernel take a pair into use now. The end that came up first learns by a queued event that the other
+/// is up too, and drops what is sent until that event is handled; being asked about the link handles it (since
+/// Linux 6.8; before, the queue takes its time).
+pub(crate) fn settle(socket: &Socket, name: &str) -> io::Result<()> {
+    link(socket, name).map(drop)
+}
+
 /// All links of the namespace.
 pub(crate) fn links(socket: &Socket) -> io::Result<Vec<Link>> {
     let mut m = Msg::new(RTM_GETLINK, 0);

@@ -73,7 +73,7 @@ where
             dir,
         };
         sh(
-            "ip link set lo up; ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1",
+            "ip link set lo up; ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1; ip link show dev eth0",
         );
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
