@@ -21,7 +21,7 @@ pub(crate) const OLDEST: Version = Version(24);
 pub(crate) async fn handle(docker: &Docker, request: Request, peer: Arc<Peer>) -> Response {
     let began = std::time::Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match answer(docker, request, peer, &path).await {
+    let mut response = match answer_whole(docker, request, peer, &path).await {
         Ok(response) => response,
         Err(fault) => {
             let level_is_error = fault.status == StatusCode::INTERNAL_SERVER_ERROR;
@@ -40,6 +40,18 @@ pub(crate) async fn handle(docker: &Docker, request: Request, peer: Arc<Peer>) -
         began.elapsed()
     );
     response
+}
+
+/// Answers; a change that was begun is brought to its end even if the client leaves meanwhile (then the connection's
+/// future is dropped).
+async fn answer_whole(docker: &Docker, request: Request, peer: Arc<Peer>, path: &str) -> Reply {
+    let changes = matches!(*request.method(), Method::POST | Method::PUT | Method::DELETE);
+    if !changes || path.ends_with("/wait") {
+        return answer(docker, request, peer, path).await;
+    }
+    let (docker, path) = (docker.clone(), path.to_owned());
+    let whole = tokio::spawn(async move { answer(&docker, request, peer, &path).await });
+    whole.await.unwrap_or_else(|e| Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, e)))
 }
 
 /// The headers of every response.

@@ -261,6 +261,10 @@ fn endpoint_names(record: &ContainerRecord, endpoint: &Endpoint, spec: &NetworkS
         return Vec::new();
     }
     let mut all = vec![record.name.clone()];
+    if record.owner != Owner::Local {
+        // Aliases of a pod are names of its service: the cluster's records answer them.
+        return all;
+    }
     for alias in endpoint
         .aliases
         .iter()

@@ -41,7 +41,8 @@ pub(crate) fn run(args: DaemonArgs) -> Result<()> {
 }
 
 fn init_logging(level: &str) {
-    let filter = std::env::var("TRIPOD_LOG").unwrap_or_else(|_| level.to_owned());
+    // openraft tells every step of an election at info.
+    let filter = std::env::var("TRIPOD_LOG").unwrap_or_else(|_| format!("{level},openraft=warn"));
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
