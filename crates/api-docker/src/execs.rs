@@ -1,6 +1,9 @@
 //! `/exec` and `/containers/{id}/exec`.
 
-use futures::StreamExt as _;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::json;
 use tripod_agent::ports::ExecRequest;
@@ -58,6 +61,8 @@ async fn start(docker: &Docker, mut call: Call, id: &str) -> Reply {
     if size.is_some() && !exec.request.tty {
         return Err(Fault::bad("console size is only supported when allocating a TTY"));
     }
+    // Subscribed before the start, so that the end cannot be missed.
+    let ended = ended(docker, id);
     let streams = docker.agent().start_exec(id, size).await?;
     let (stdin, stdout, stderr) = exec.attach;
     if body.detach {
@@ -68,13 +73,37 @@ async fn start(docker: &Docker, mut call: Call, id: &str) -> Reply {
     let keys = DetachKeys::parse(&exec.detach_keys)?;
     let session = Session {
         stdin: streams.stdin.filter(|_| stdin),
-        output: streams.output,
+        // The client asks for the exit code as soon as the streams end: it must be known by then.
+        output: streams
+            .output
+            .chain(stream::once(ended).filter_map(|()| async { None }))
+            .boxed(),
         stdout: stdout || exec.request.tty,
         stderr,
         tty: exec.request.tty,
         keys: (exec.request.tty && stdin).then_some(keys),
     };
     hijack::serve_upgrade(client, session)
+}
+
+/// How long the report of an exec's end may come after the end of its streams.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// Waits until the exit code of an exec is known.
+fn ended(docker: &Docker, id: &str) -> impl Future<Output = ()> + Send + 'static {
+    let (_, mut events) = docker.agent().events().subscribe(None);
+    let (agent, id) = (docker.agent().clone(), id.to_owned());
+    let known = async move {
+        while agent.exec(&id).is_ok_and(|e| e.exit_code.is_none()) {
+            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
+                return;
+            }
+        }
+    };
+    async move {
+        // A process that closed its streams and runs on keeps nobody waiting for ever.
+        let _ = tokio::time::timeout(REPORT, known).await;
+    }
 }
 
 async fn resize(docker: &Docker, call: &Call, id: &str) -> Reply {

@@ -22,6 +22,34 @@ pub(crate) async fn websocket(docker: &Docker, call: Call, id: &str) -> Reply {
     websocket::serve(call, accept, session)
 }
 
+/// The streams, which end when the start that they wait for fails: nothing will ever come then.
+async fn until_start_fails(docker: &Docker, id: &str) -> Result<Streams> {
+    let mut changes = docker.agent().watch_container(id)?;
+    let run = changes.borrow_and_update().run;
+    let failed = async move {
+        loop {
+            {
+                let now = changes.borrow_and_update();
+                if now.run > run && !now.is_running() && !now.state.error.is_empty() {
+                    return;
+                }
+            }
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        // Removed. One that never ran has no streams that could end by themselves.
+        if changes.borrow().run > run {
+            std::future::pending().await
+        }
+    };
+    let streams = docker.agent().attach(id).await?;
+    Ok(Streams {
+        stdin: streams.stdin,
+        output: streams.output.take_until(Box::pin(failed)).boxed(),
+    })
+}
+
 /// What the client is attached to.
 async fn session(docker: &Docker, call: &Call, id: &str) -> Result<Session, Fault> {
     let q = &call.query;
@@ -30,7 +58,7 @@ async fn session(docker: &Docker, call: &Call, id: &str) -> Result<Session, Faul
     let (stdout, stderr) = (q.flag("stdout"), q.flag("stderr"));
     let stdin = q.flag("stdin") && record.spec.open_stdin;
     let mut streams = match q.flag("stream") {
-        true => docker.agent().attach(&record.id).await?,
+        true => until_start_fails(docker, &record.id).await?,
         false => Streams {
             stdin: None,
             output: futures::stream::empty().boxed(),
