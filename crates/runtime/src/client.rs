@@ -138,6 +138,8 @@ impl Mend {
                 // The client is gone.
                 return;
             }
+            // First the channel, then those who wait: a call made meanwhile fails on one or the other.
+            drop(outgoing);
             for (_, tx) in lock(&self.pending).drain() {
                 let _ = tx.send(Err(lost()));
             }

@@ -66,6 +66,8 @@ fn start(dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     nix::unistd::setsid()?;
+    // SAFETY: nothing was opened yet; what the caller left open by mistake is not kept for ever.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     let lock = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -82,7 +82,9 @@ async fn follow(
 ) -> Result<()> {
     loop {
         // What is asked first was true before the read: then everything has been read.
-        let ended = running.as_ref().is_none_or(|r| !*r.borrow());
+        let ended = running
+            .as_ref()
+            .is_none_or(|r| !*r.borrow() || r.has_changed().is_err());
         let mut over = false;
         while let Some(batch) = tail.batch(query, &mut over)? {
             if !batch.is_empty() && tx.send(Ok(batch)).await.is_err() {
@@ -180,39 +182,61 @@ struct Tail {
     record: Vec<u8>,
     /// Device and inode of the current file.
     current: Option<(u64, u64)>,
+    max_files: u32,
 }
 
 impl Tail {
     fn open(target: &LogTarget, last: Option<usize>) -> Result<Self> {
-        let mut files = std::collections::VecDeque::new();
-        let local = target.driver == "local";
-        let mut left = last;
-        for n in 0..target.max_files.max(1) {
-            if left == Some(0) && n > 0 {
-                break;
-            }
-            let Some(mut file) = open_numbered(&target.path, n)? else {
-                continue;
-            };
-            if let Some(left) = &mut left {
-                let found = if local {
-                    seek_local(&mut file, *left)?
-                } else {
-                    seek_lines(&mut file, *left)?
-                };
-                *left -= found;
-            }
-            files.push_front(file);
-        }
-        let current = std::fs::metadata(&target.path).ok().map(|m| (m.dev(), m.ino()));
-        Ok(Self {
+        let mut tail = Self {
             path: target.path.clone(),
-            local,
-            files,
+            max_files: target.max_files.max(1),
+            local: target.driver == "local",
+            files: std::collections::VecDeque::new(),
             reader: None,
             record: Vec::new(),
-            current,
-        })
+            current: None,
+        };
+        let local = tail.local;
+        let mut left = last;
+        tail.collect(|file| {
+            let Some(left) = &mut left else { return Ok(true) };
+            let found = if local {
+                seek_local(file, *left)?
+            } else {
+                seek_lines(file, *left)?
+            };
+            *left -= found;
+            Ok(*left > 0)
+        })?;
+        Ok(tail)
+    }
+
+    /// Opens the files that are newer than the one being read, until `more` wants no older ones. A rotation
+    /// meanwhile moves files to higher numbers: going up, none is missed, and what is met twice is skipped. True
+    /// when there are any.
+    fn collect(&mut self, mut more: impl FnMut(&mut File) -> Result<bool>) -> Result<bool> {
+        let mut seen = Vec::new();
+        for n in 0..self.max_files {
+            let Some((mut file, inode)) = open_numbered(&self.path, n)? else {
+                continue;
+            };
+            if inode.is_some() && inode == self.current {
+                break;
+            }
+            if inode.is_some() && seen.contains(&inode) {
+                continue;
+            }
+            seen.push(inode);
+            let older = more(&mut file)?;
+            self.files.push_front(file);
+            if !older {
+                break;
+            }
+        }
+        if let Some(newest) = seen.first() {
+            self.current = *newest;
+        }
+        Ok(!seen.is_empty())
     }
 
     /// The next lines; `None` when there are none for now. Sets `over` when the query ends there.
@@ -243,7 +267,7 @@ impl Tail {
             if self.reader.is_none() {
                 match self.files.pop_front() {
                     Some(f) => self.reader = Some(BufReader::new(f)),
-                    None if self.reopen()? => {}
+                    None if self.collect(|_| Ok(true))? => continue,
                     None => return Ok(None),
                 }
                 self.record.clear();
@@ -258,9 +282,9 @@ impl Tail {
                 if line.is_some() {
                     return Ok(line);
                 }
-            } else if !self.files.is_empty() || self.rotated()? {
+            } else if !self.files.is_empty() {
                 self.reader = None;
-            } else {
+            } else if !self.rotated() || !self.collect(|_| Ok(true))? {
                 return Ok(None);
             }
         }
@@ -300,42 +324,24 @@ impl Tail {
         }
     }
 
-    /// The file that is written to is another one than was read.
-    fn rotated(&mut self) -> Result<bool> {
-        let now = std::fs::metadata(&self.path).ok().map(|m| (m.dev(), m.ino()));
-        if now.is_none() || now == self.current {
-            return Ok(false);
-        }
-        // Written between the last read and the rotation.
-        let more = match &mut self.reader {
-            Some(r) => r.get_ref().metadata()?.len() > r.stream_position()?,
-            None => false,
-        };
-        Ok(!more)
-    }
-
-    fn reopen(&mut self) -> Result<bool> {
-        let file = match File::open(&self.path) {
-            Ok(f) => f,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(e.into()),
-        };
-        let meta = file.metadata()?;
-        self.current = Some((meta.dev(), meta.ino()));
-        self.reader = Some(BufReader::new(file));
-        Ok(true)
+    /// The file that is written to is another one than is read (which may still have a rest).
+    fn rotated(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|m| Some((m.dev(), m.ino())) != self.current)
     }
 }
 
-/// The file with this number of rotations, unpacked when it is compressed.
-fn open_numbered(path: &Path, n: u32) -> Result<Option<File>> {
+/// The file with this number of rotations, unpacked when it is compressed, and the identity of a plain one.
+fn open_numbered(path: &Path, n: u32) -> Result<Option<(File, Option<(u64, u64)>)>> {
     let plain = if n == 0 {
         path.to_owned()
     } else {
         numbered(path, n, "")
     };
     match File::open(&plain) {
-        Ok(f) => return Ok(Some(f)),
+        Ok(f) => {
+            let meta = f.metadata()?;
+            return Ok(Some((f, Some((meta.dev(), meta.ino())))));
+        }
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
         Err(_) if n == 0 => return Ok(None),
         Err(_) => {}
@@ -353,7 +359,7 @@ fn open_numbered(path: &Path, n: u32) -> Result<Option<File>> {
     let mut out = File::from(fd);
     io::copy(&mut flate2::read::GzDecoder::new(gz), &mut out)?;
     out.rewind()?;
-    Ok(Some(out))
+    Ok(Some((out, None)))
 }
 
 /// Puts a file of lines where its last `want` lines begin; how many it has of them.

@@ -51,6 +51,11 @@ impl Shared {
     /// Knows a container from the keeper's record.
     fn learn(&self, record: &crate::keeper::wire::Record) -> Result<()> {
         let id = &record.order.id;
+        // Those who watch an entry go on watching it.
+        if let Some(known) = self.entries().get_mut(id).filter(|e| e.run == record.order.run) {
+            known.pid = record.pid;
+            return Ok(());
+        }
         let kept = self.kept(id)?;
         let entry = Entry {
             pid: record.pid,
