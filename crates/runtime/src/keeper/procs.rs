@@ -237,7 +237,7 @@ impl Server {
         drop(h.socket);
         match outcome {
             Ok((Report::Started { pid }, tty)) => {
-                self.started(h.proc, pid, tty, h.connection, h.seq, h.attachment)
+                self.started(h.proc, pid, tty, h.connection, h.seq, h.attachment);
             }
             Ok((Report::Failed { kind, message }, _)) => {
                 self.not_started(h.proc);

@@ -172,6 +172,9 @@ impl Watch {
     }
 }
 
+/// Device and inode.
+type FileId = (u64, u64);
+
 /// The files of a log, oldest first, and where reading is.
 struct Tail {
     path: PathBuf,
@@ -181,7 +184,7 @@ struct Tail {
     reader: Option<BufReader<File>>,
     record: Vec<u8>,
     /// Device and inode of the current file.
-    current: Option<(u64, u64)>,
+    current: Option<FileId>,
     max_files: u32,
 }
 
@@ -331,7 +334,7 @@ impl Tail {
 }
 
 /// The file with this number of rotations, unpacked when it is compressed, and the identity of a plain one.
-fn open_numbered(path: &Path, n: u32) -> Result<Option<(File, Option<(u64, u64)>)>> {
+fn open_numbered(path: &Path, n: u32) -> Result<Option<(File, Option<FileId>)>> {
     let plain = if n == 0 {
         path.to_owned()
     } else {
@@ -459,7 +462,7 @@ mod tests {
                 String::from_utf8(l.unwrap().data.to_vec())
                     .unwrap()
                     .trim()
-                    .parse()
+                    .parse::<i64>()
                     .unwrap()
             })
             .collect()
@@ -520,10 +523,10 @@ mod tests {
         for driver in ["json-file", "local"] {
             let dir = tempfile::tempdir().unwrap();
             let t = target(dir.path(), driver, 150);
-            write(&t, 0..8);
+            write(&t, 0..20);
             let got = lines(&t, all()).await;
             assert!(numbered(&t.path, 1, "").exists(), "{driver}");
-            assert_eq!(got, (8 - got.len() as i64..8).collect::<Vec<_>>());
+            assert_eq!(got, (20 - got.len() as i64..20).collect::<Vec<_>>());
             assert_eq!(
                 lines(
                     &t,
@@ -533,7 +536,7 @@ mod tests {
                     }
                 )
                 .await,
-                [5, 6, 7]
+                [17, 18, 19]
             );
         }
     }

@@ -128,13 +128,10 @@ pub(crate) fn numbered(path: &Path, n: u32, suffix: &str) -> PathBuf {
 #[allow(unsafe_code)]
 fn compress_in_background(path: PathBuf) {
     // SAFETY: the keeper has one thread, so the child may allocate and do I/O; it leaves by `_exit`.
-    match unsafe { nix::unistd::fork() } {
-        Ok(nix::unistd::ForkResult::Child) => {
-            let code = i32::from(compress(&path).is_err());
-            // SAFETY: ends the child without running the parent's exit handlers.
-            unsafe { libc::_exit(code) }
-        }
-        Ok(_) | Err(_) => {}
+    if let Ok(nix::unistd::ForkResult::Child) = unsafe { nix::unistd::fork() } {
+        let code = i32::from(compress(&path).is_err());
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(code) }
     }
 }
 

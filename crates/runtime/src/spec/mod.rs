@@ -161,9 +161,8 @@ fn root_propagation(request: &StartRequest) -> Option<&'static str> {
 fn namespaces(request: &StartRequest, host: &Host, settled: &Settled) -> Result<Vec<Value>> {
     let security = &request.spec.security;
     let mut all = vec![json!({"type": "mount"})];
-    match &request.netns {
-        Some(path) => all.push(json!({"type": "network", "path": path})),
-        None => {}
+    if let Some(path) = &request.netns {
+        all.push(json!({"type": "network", "path": path}));
     }
     let cgroupns = match security.cgroupns {
         NamespaceMode::Host => NamespaceMode::Host,
