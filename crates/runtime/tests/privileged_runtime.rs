@@ -106,7 +106,11 @@ on_a_node!(identity_environment_and_limits, |node| {
     }
     let (out, _, _) = node.run(2, sh("grep CapEff /proc/self/status; mount -t tmpfs x /tmp 2>&1; unshare -n true 2>&1; echo x > /proc/sysrq-trigger; ls /sys/firmware | wc -l")).await;
     assert!(out.contains("CapEff:\t00000000a80425fb"), "{out}");
-    assert!(out.contains("mount: permission denied") && out.contains("unshare(0x40000000): Operation not permitted"), "{out}");
+    assert!(
+        out.contains("mount: permission denied")
+            && out.contains("unshare(0x40000000): Operation not permitted"),
+        "{out}"
+    );
     assert!(out.ends_with("0\n"), "{out}");
     let mut spec = sh("touch /x 2>&1; touch /dev/shm/y && echo fine");
     spec.security.read_only_rootfs = true;

@@ -31,6 +31,58 @@ pub struct Node {
     pub runtime: Arc<OciRuntime>,
     pub events: BoxStream<RuntimeEvent>,
     pub options: Options,
+    guard: Guard,
+}
+
+/// Takes away what a failed test leaves: processes, the keeper, cgroups, mounts.
+struct Guard {
+    root: PathBuf,
+    parent: String,
+    keeper: i32,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let kill =
+            |pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        let _ = kill(self.keeper);
+        for mount in std::fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let parent = mount.path().join(&self.parent);
+            for group in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+                let _ = std::fs::write(group.path().join("freezer.state"), "THAWED");
+                for _ in 0..200 {
+                    let procs =
+                        std::fs::read_to_string(group.path().join("cgroup.procs")).unwrap_or_default();
+                    procs
+                        .lines()
+                        .filter_map(|l| l.parse().ok())
+                        .for_each(|pid| drop(kill(pid)));
+                    match std::fs::remove_dir(group.path()) {
+                        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+                            std::thread::sleep(Duration::from_millis(5))
+                        }
+                        _ => break,
+                    }
+                }
+            }
+            let _ = std::fs::remove_dir(parent);
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for point in mounts
+            .lines()
+            .filter_map(|l| l.split(' ').nth(4))
+            .filter(|p| Path::new(p).starts_with(&self.root))
+        {
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 impl Node {
@@ -45,11 +97,18 @@ impl Node {
         );
         let runtime = Arc::new(OciRuntime::open(options.clone()).await.unwrap());
         let events = runtime.events();
+        let parent = options.cgroup_parent.trim_start_matches('/').to_owned();
+        let guard = Guard {
+            root: dir.path().into(),
+            parent,
+            keeper: keeper_of(&options.keeper),
+        };
         Self {
             dir,
             runtime,
             events,
             options,
+            guard,
         }
     }
 
@@ -83,18 +142,7 @@ impl Node {
 
     /// Process of the keeper.
     pub fn keeper_pid(&self) -> i32 {
-        let dir = self.options.keeper.to_str().unwrap().to_owned();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
-                continue;
-            };
-            let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<_> = cmdline.split(|b| *b == 0).collect();
-            if words.get(1) == Some(&&b"keeper"[..]) && words.get(2) == Some(&dir.as_bytes()) {
-                return pid;
-            }
-        }
-        panic!("no keeper")
+        keeper_of(&self.options.keeper)
     }
 
     /// Starts a container and returns what it printed and how it ended.
@@ -155,6 +203,21 @@ impl Node {
         let dir = self.dir.path().to_str().unwrap().to_owned();
         assert!(!mounts.contains(&dir), "a mount is left");
     }
+}
+
+fn keeper_of(dir: &Path) -> i32 {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
+        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = cmdline.split(|b| *b == 0).collect();
+        if words.get(1) == Some(&&b"keeper"[..]) && words.get(2) == Some(&dir.as_os_str().as_encoded_bytes())
+        {
+            return pid;
+        }
+    }
+    panic!("no keeper")
 }
 
 /// A root filesystem with busybox under the usual names.
