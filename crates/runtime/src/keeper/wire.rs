@@ -386,11 +386,8 @@ mod tests {
         let mut seen = Vec::new();
         while seen.len() < 2 {
             assert!(inbox.fill(b.as_fd()).unwrap() > 0);
-            loop {
-                let call: Call = match inbox.next_frame().unwrap() {
-                    Some(f) => serde_json::from_slice(f).unwrap(),
-                    None => break,
-                };
+            while let Some(frame) = inbox.next_frame().unwrap() {
+                let call: Call = serde_json::from_slice(frame).unwrap();
                 assert_eq!(inbox.take_fds(call.fds).unwrap().len(), call.fds);
                 seen.push(call.seq);
             }

@@ -55,18 +55,17 @@ impl Drop for Guard {
             .flatten()
         {
             let parent = mount.path().join(&self.parent);
-            for group in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+            for group in entries(&parent) {
                 let _ = std::fs::write(group.path().join("freezer.state"), "THAWED");
                 for _ in 0..200 {
                     let procs =
                         std::fs::read_to_string(group.path().join("cgroup.procs")).unwrap_or_default();
-                    procs
-                        .lines()
-                        .filter_map(|l| l.parse().ok())
-                        .for_each(|pid| drop(kill(pid)));
+                    procs.lines().filter_map(|l| l.parse().ok()).for_each(|pid| {
+                        let _ = kill(pid);
+                    });
                     match std::fs::remove_dir(group.path()) {
                         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-                            std::thread::sleep(Duration::from_millis(5))
+                            std::thread::sleep(Duration::from_millis(5));
                         }
                         _ => break,
                     }
@@ -203,6 +202,12 @@ impl Node {
         let dir = self.dir.path().to_str().unwrap().to_owned();
         assert!(!mounts.contains(&dir), "a mount is left");
     }
+}
+
+fn entries(dir: &Path) -> Vec<std::fs::DirEntry> {
+    std::fs::read_dir(dir)
+        .map(|d| d.filter_map(Result::ok).collect())
+        .unwrap_or_default()
 }
 
 fn keeper_of(dir: &Path) -> i32 {
