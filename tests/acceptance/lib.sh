@@ -81,7 +81,7 @@ split_() {
   WORDS=()
   while [ "$1" != -- ]; do WORDS+=("$1"); shift; done
   COMMAND=("${@:2}")
-  if [ "$(type -t "$2")" = function ]; then
+  if [[ $(type -t "$2") = @(function|builtin) ]]; then
     OUT=$("${COMMAND[@]}" 2>&1 </dev/null); RC=$?
   else
     quiet "${COMMAND[@]}"
