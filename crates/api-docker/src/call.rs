@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt as _, BodyStream, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, BodyStream};
 use hyper::body::{Body as _, Incoming};
 use serde::de::DeserializeOwned;
 use tripod_agent::ports::BoxRead;
@@ -18,6 +18,9 @@ use crate::query::Query;
 
 /// Bytes that a JSON body may have.
 const JSON_LIMIT: usize = 8 << 20;
+
+/// Bytes that are read before a client is cut off.
+const PATIENCE: usize = 64 << 20;
 
 /// The version of the API that a client speaks: 1.N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,16 +98,31 @@ impl Call {
         )))
     }
 
-    /// The whole body, bounded.
+    /// The whole body, bounded. What is too long is read to a second bound and thrown away: a client reads the answer
+    /// only when it could send all.
     pub(crate) async fn bytes(self) -> Result<Bytes, Fault> {
-        match Limited::new(self.request.into_body(), JSON_LIMIT).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(e) if e.is::<LengthLimitError>() => Err(Fault::new(
+        let mut body = self.request.into_body();
+        let mut bytes = BytesMut::new();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| Fault::bad(format_args!("cannot read the request's body: {e}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            length += data.len();
+            if length <= JSON_LIMIT {
+                bytes.extend_from_slice(&data);
+            } else if length > PATIENCE {
+                break;
+            } else {
+                bytes = BytesMut::new();
+            }
+        }
+        if length > JSON_LIMIT {
+            return Err(Fault::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "http: request body too large",
-            )),
-            Err(e) => Err(Fault::bad(format_args!("cannot read the request's body: {e}"))),
+            ));
         }
+        Ok(bytes.freeze())
     }
 
     /// The body as a reader, unbounded: archives.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::json;
+use tripod_agent::ExecRecord;
 use tripod_agent::ports::ExecRequest;
+use tripod_model::container::ContainerStatus;
 
 use crate::Docker;
 use crate::call::Call;
@@ -61,29 +63,53 @@ async fn start(docker: &Docker, mut call: Call, id: &str) -> Reply {
     if size.is_some() && !exec.request.tty {
         return Err(Fault::bad("console size is only supported when allocating a TTY"));
     }
-    // Subscribed before the start, so that the end cannot be missed.
-    let ended = ended(docker, id);
-    let streams = docker.agent().start_exec(id, size).await?;
-    let (stdin, stdout, stderr) = exec.attach;
+    let agent = docker.agent().clone();
+    let id = exec.id.clone();
     if body.detach {
+        let streams = agent.start_exec(&id, size).await?;
         // Somebody must read what nobody hears, or the process would stand still.
         tokio::spawn(streams.output.for_each(|_| async {}));
         return reply::status(StatusCode::OK);
     }
+    check(docker, &exec)?;
     let keys = DetachKeys::parse(&exec.detach_keys)?;
-    let session = Session {
-        stdin: streams.stdin.filter(|_| stdin),
-        // The client asks for the exit code as soon as the streams end: it must be known by then.
-        output: streams
-            .output
-            .chain(stream::once(ended).filter_map(|()| async { None }))
-            .boxed(),
-        stdout: stdout || exec.request.tty,
-        stderr,
-        tty: exec.request.tty,
-        keys: (exec.request.tty && stdin).then_some(keys),
+    let (stdin, stdout, stderr) = exec.attach;
+    let tty = exec.request.tty;
+    // Subscribed before the start, so that the end cannot be missed.
+    let ended = ended(docker, &id);
+    let open = async move {
+        let streams = agent.start_exec(&id, size).await?;
+        Ok(Session {
+            stdin: streams.stdin.filter(|_| stdin),
+            // The client asks for the exit code as soon as the streams end: it must be known by then.
+            output: streams
+                .output
+                .chain(stream::once(ended).filter_map(|()| async { None }))
+                .boxed(),
+            stdout: stdout || tty,
+            stderr,
+            tty,
+            keys: (tty && stdin).then_some(keys),
+        })
     };
-    hijack::serve_upgrade(client, session)
+    hijack::serve_when_open(client, tty, open).await
+}
+
+/// What can be told before the process is started: it must not have run, and its container must run.
+fn check(docker: &Docker, exec: &ExecRecord) -> Result<(), Fault> {
+    let conflict = |text: String| Err(Fault::new(StatusCode::CONFLICT, text));
+    if exec.running || exec.exit_code.is_some() {
+        return conflict(format!("exec {} has already run", exec.id));
+    }
+    let container = docker.agent().container(&exec.container)?;
+    match container.state.status {
+        ContainerStatus::Running => Ok(()),
+        ContainerStatus::Paused => conflict(format!(
+            "container {} is paused, unpause the container before exec",
+            container.name
+        )),
+        _ => conflict(format!("container {} is not running", container.id)),
+    }
 }
 
 /// How long the report of an exec's end may come after the end of its streams.

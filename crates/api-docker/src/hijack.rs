@@ -4,6 +4,7 @@
 //! gets 200 with the output as the body of the response, and its request's body is the input.
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::ops::ControlFlow;
 
 use bytes::{Buf, Bytes};
@@ -56,20 +57,42 @@ pub(crate) fn serve(mut call: Call, session: Session) -> Reply {
     switching(kind)
 }
 
-/// The same for a request whose body was read before.
-pub(crate) fn serve_upgrade(client: Client, session: Session) -> Reply {
-    let kind = if session.tty || !client.multiplexed {
+/// The same for streams that are yet to be opened, after the body of the request was read. A client that takes the
+/// connection over is answered first, as the real daemon does: it must have read the head of the answer before the first
+/// output comes. An error then is told as output.
+pub(crate) async fn serve_when_open(
+    client: Client,
+    tty: bool,
+    open: impl Future<Output = Result<Session>> + Send + 'static,
+) -> Reply {
+    let kind = if tty || !client.multiplexed {
         RAW
     } else {
         MULTIPLEXED
     };
-    match client.upgrade {
-        Some(upgrade) => {
-            tokio::spawn(upgraded(upgrade, session));
-            switching(kind)
-        }
-        None => unhijacked(kind, Box::new(tokio::io::empty()), session),
-    }
+    let Some(upgrade) = client.upgrade else {
+        return unhijacked(kind, Box::new(tokio::io::empty()), open.await?);
+    };
+    tokio::spawn(async move {
+        let connection = match upgrade.await {
+            Ok(connection) => TokioIo::new(connection),
+            Err(e) => return tracing::debug!("the client went away before its streams began: {e}"),
+        };
+        let session = open.await.unwrap_or_else(|e| Session {
+            stdin: None,
+            output: stream::iter([Ok(OutputChunk {
+                stream: OutputStream::Stdout,
+                data: format!("{}\r\n", e.message).into(),
+            })])
+            .boxed(),
+            stdout: true,
+            stderr: true,
+            tty,
+            keys: None,
+        });
+        pump(connection, session).await;
+    });
+    switching(kind)
 }
 
 /// How a client wants to be served, taken from the request before its body is read.

@@ -95,7 +95,7 @@ async fn list(docker: &Docker, call: &Call) -> Reply {
             && since.is_none_or(|t| i.created.is_some_and(|c| c > t))
             && until.is_none_or(|t| i.created.is_some_and(|c| c < t))
     });
-    all.sort_by(|a, b| b.created.cmp(&a.created));
+    all.sort_by_key(|c| std::cmp::Reverse(c.created));
     let mut out = Vec::with_capacity(all.len());
     for i in &all {
         let names: Vec<&String> = i

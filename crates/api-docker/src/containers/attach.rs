@@ -40,7 +40,7 @@ async fn until_start_fails(docker: &Docker, id: &str) -> Result<Streams> {
         }
         // Removed. One that never ran has no streams that could end by themselves.
         if changes.borrow().run > run {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     let streams = docker.agent().attach(id).await?;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::StatusCode;
 use serde_json::json;
-use tripod_agent::{RemoveOptions, StopOptions, WaitCondition, signals};
+use tripod_agent::{ContainerRecord, RemoveOptions, StopOptions, WaitCondition, signals};
 
 use super::with_warnings;
 use crate::Docker;
@@ -24,8 +24,30 @@ pub(crate) async fn start(docker: &Docker, call: &Call, id: &str) -> Reply {
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
     }
-    docker.agent().start_container(id).await?;
+    let before = docker.agent().container(id)?;
+    if let Err(e) = docker.agent().start_container(&before.id).await {
+        remove_failed(docker, &before).await;
+        return Err(e.into());
+    }
     reply::no_content()
+}
+
+/// A container that is to be removed when it ends is also removed when it cannot start: `docker run --rm` waits for
+/// that.
+async fn remove_failed(docker: &Docker, before: &ContainerRecord) {
+    let failed = docker
+        .agent()
+        .container(&before.id)
+        .is_ok_and(|now| now.spec.auto_remove && now.run > before.run && !now.is_running());
+    if failed {
+        let options = RemoveOptions {
+            force: false,
+            volumes: true,
+        };
+        if let Err(e) = docker.agent().remove_container(&before.id, options).await {
+            tracing::warn!("{} could not start and is not removed: {e}", before.name);
+        }
+    }
 }
 
 /// `t` and `signal` of stop and restart.

@@ -45,7 +45,7 @@ pub(crate) async fn list(docker: &Docker, call: &Call) -> Reply {
     let wanted = Wanted::new(docker, &filters, call.query.flag("all") || limit.is_some()).await?;
     let mut all = docker.agent().containers();
     all.retain(|r| wanted.admits(r));
-    all.sort_by(|a, b| b.created.cmp(&a.created));
+    all.sort_by_key(|c| std::cmp::Reverse(c.created));
     if let Some(limit) = limit {
         all.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }

@@ -131,7 +131,7 @@ fn config(i: &Image) -> Value {
         drop(
             out.as_object_mut()
                 .map(|o: &mut Map<_, _>| o.insert(name.into(), value)),
-        )
+        );
     };
     if !c.exposed_ports.is_empty() {
         put("ExposedPorts", json!(set(&c.exposed_ports)));

@@ -250,7 +250,7 @@ fn tmpfs(target: &str, options: &str) -> Result<Mount> {
             Some(("size", v)) => m.tmpfs_size = size(v).ok_or_else(bad)?,
             Some(("mode", v)) => m.tmpfs_mode = u32::from_str_radix(v, 8).map_err(|_| bad())?,
             Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => {
-                m.tmpfs_options.push(word.to_owned())
+                m.tmpfs_options.push(word.to_owned());
             }
             None if word == "ro" => m.read_only = true,
             None if TMPFS_FLAGS.contains(&word) => m.tmpfs_options.push(word.to_owned()),
@@ -381,7 +381,7 @@ fn show_mount(m: &Mount) -> wire::Mount {
         MountKind::Image => {
             out.image_options = Some(wire::ImageOptions {
                 subpath: m.subpath.clone(),
-            })
+            });
         }
     }
     out
