@@ -92,7 +92,10 @@ class Engine:
 
     def pids(self):
         """The processes that are the engine: what runs beside containers, and for them."""
-        return procs.processes(*self.programs)
+        found = procs.processes(*self.programs)
+        if not found:
+            raise RuntimeError(f"no process of {self.name} runs")
+        return found
 
     def log_tail(self):
         self._log.flush()
@@ -101,11 +104,11 @@ class Engine:
 
 class Tripod(Engine):
     name = "tripod"
-    programs = ("tripod",)
+    program = os.environ.get("TRIPOD") or str(PROJECT / "target/release/tripod")
+    programs = (os.path.basename(program),)
 
     def arguments(self):
-        program = os.environ.get("TRIPOD") or str(PROJECT / "target/release/tripod")
-        return [program, "daemon", "--data-root", str(self.root / "data"), "--host", f"unix://{self.socket}",
+        return [self.program, "daemon", "--data-root", str(self.root / "data"), "--host", f"unix://{self.socket}",
                 "--log-level", "warn"]
 
 

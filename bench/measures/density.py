@@ -30,6 +30,8 @@ def run(engine, options):
     result = {"containers": count, "system_available_mb": each[0], "system_free_mb": each[1]}
     if each[2] is not None:
         result["charged_mb"] = each[2]
+    # A disturbed reading of the system may be too small, but not the truth below what the groups are charged.
+    result["worst_mb"] = max(e for e in each if e is not None)
     own = sum(procs.memory(pid)[1] for pid in engine.pids())
     result["engine_pss_mb"] = own / 1e6
     return result

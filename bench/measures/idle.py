@@ -28,7 +28,7 @@ def run(engine, options):
         result["pss_mb"] += pss / 1e6
         arguments = procs.command(pid)
         kind = os.path.basename(arguments[0].decode())
-        if kind == "tripod":
+        if engine.name == "tripod":
             kind = arguments[1].decode()
         result[f"{kind}_rss_mb"] = result.get(f"{kind}_rss_mb", 0.0) + rss / 1e6
     result["processes"] = len(engine.pids())
