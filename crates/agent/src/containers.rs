@@ -58,6 +58,12 @@ impl Agent {
         }
         let id = names::new_id();
         self.fill_defaults(&mut spec, &id)?;
+        if !spec.storage_opt.is_empty() {
+            return Err(Error::invalid(
+                "--storage-opt is not supported: the writable layers of containers have no quota on this node",
+            )
+            .at("HostConfig.StorageOpt"));
+        }
         let name = match name.filter(|n| !n.is_empty()) {
             Some(name) => names::check(&name)?.to_owned(),
             None => names::generate(|n| self.inner.table.is_taken(n)),
@@ -82,10 +88,12 @@ impl Agent {
         manifest: Option<tripod_model::image::Descriptor>,
     ) -> Result<Created> {
         let endpoints = match endpoints.is_empty() {
-            true => self.plan_endpoints(id, name, &mut spec)?,
+            true => self.plan_endpoints(&mut spec).await?,
             false => endpoints,
         };
         self.resolve_volumes_from(&mut spec)?;
+        // For the tag of log lines.
+        spec.annotations.insert("tripod.dev/container-name".into(), name.to_owned());
         let dir = self.options().root.join("containers").join(id);
         std::fs::create_dir_all(&dir)?;
         let undo = |e: Error| {
@@ -175,7 +183,14 @@ impl Agent {
             ));
         }
         self.inner.table.reserve(&new, &old.id)?;
-        let record = container.modify(|r| r.name.clone_from(&new));
+        let record = container.modify(|r| {
+            r.name.clone_from(&new);
+            for name in r.endpoints.iter_mut().flat_map(|e| &mut e.names) {
+                if *name == old.name {
+                    name.clone_from(&new);
+                }
+            }
+        });
         self.inner.table.release(&old.name, &old.id);
         self.inner
             .store

@@ -14,6 +14,9 @@ use crate::record::ContainerRecord;
 /// The name server inside containers on user-defined networks.
 pub(crate) const EMBEDDED_DNS: &str = "127.0.0.11";
 
+/// The word for the host's own address in `--add-host`.
+const HOST_GATEWAY: &str = "host-gateway";
+
 /// `/etc/hosts` of a container.
 pub(crate) fn hosts(record: &ContainerRecord, host_mode: bool, extra: &[(IpAddr, String)]) -> String {
     let mut text = String::from(
@@ -26,9 +29,21 @@ pub(crate) fn hosts(record: &ContainerRecord, host_mode: bool, extra: &[(IpAddr,
             text.push('\n');
         }
     }
+    let gateway = record
+        .endpoints
+        .iter()
+        .find(|e| e.default_route)
+        .and_then(|e| e.gateway)
+        .or_else(|| host_mode.then_some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
     for line in &record.spec.network.extra_hosts {
-        if let Some((name, address)) = line.split_once(':').or_else(|| line.split_once('=')) {
-            let _ = writeln!(text, "{address}\t{name}");
+        if let Some((name, address)) = line.split_once([':', '=']) {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            let _ = match (address, gateway) {
+                (HOST_GATEWAY, Some(gateway)) => writeln!(text, "{gateway}\t{name}"),
+                // Without a network there is no way to the host: the name has no address.
+                (HOST_GATEWAY, None) => Ok(()),
+                _ => writeln!(text, "{address}\t{name}"),
+            };
         }
     }
     for (address, names) in extra {

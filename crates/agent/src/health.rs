@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tripod_model::Time;
-use tripod_model::container::{ContainerSpec, Health, HealthCheck, HealthResult, HealthStatus};
+use tripod_model::container::{ContainerSpec, ContainerStatus, Health, HealthCheck, HealthResult, HealthStatus};
 
 use crate::ports::ExecRequest;
 use crate::record::ContainerRecord;
@@ -93,10 +94,13 @@ impl Agent {
         let Some(check) = check_of(&record.spec) else {
             return;
         };
+        // From here on by a clock that nobody sets.
         let started = record.state.started_at.unwrap_or_else(Time::now);
+        let before = Duration::try_from(Time::now().duration_since(started)).unwrap_or_default();
+        let watched = Instant::now();
         let start_period = duration(check.start_period, 0);
         loop {
-            let age = Duration::try_from(Time::now().duration_since(started)).unwrap_or_default();
+            let age = before + watched.elapsed();
             let starting = container
                 .get()
                 .state
@@ -110,20 +114,18 @@ impl Agent {
             };
             // The interval of the check is a time to wait for, not an event.
             tokio::time::sleep(pause).await;
-            if !container.get().is_running() {
-                return;
+            match container.get().state.status {
+                ContainerStatus::Running => {}
+                // Nothing in it can answer.
+                ContainerStatus::Paused => continue,
+                _ => return,
             }
-            self.check_once(container, check, started, start_period).await;
+            let in_start_period = before + watched.elapsed() < start_period;
+            self.check_once(container, check, in_start_period).await;
         }
     }
 
-    async fn check_once(
-        &self,
-        container: &Container,
-        check: &HealthCheck,
-        started: Time,
-        start_period: Duration,
-    ) {
+    async fn check_once(&self, container: &Container, check: &HealthCheck, in_start_period: bool) {
         let record = container.get();
         let start = Time::now();
         let timeout = duration(check.timeout, DEFAULT_TIMEOUT);
@@ -153,9 +155,8 @@ impl Agent {
         } else {
             check.retries
         };
-        let age = Duration::try_from(start.duration_since(started)).unwrap_or_default();
         let before = record.state.health.clone().unwrap_or_default();
-        let next = step(&before, result, retries, age < start_period);
+        let next = step(&before, result, retries, in_start_period);
         let changed = next.status != before.status;
         let record = container.modify(|r| {
             if r.run == record.run && r.is_running() {

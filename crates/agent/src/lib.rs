@@ -108,8 +108,21 @@ impl Agent {
         };
         agent.load_volumes()?;
         agent.load_networks().await?;
+        agent.follow_images();
         agent.recover().await?;
         Ok(agent)
+    }
+
+    /// Makes events of the changes of the image store.
+    fn follow_images(&self) {
+        use futures::StreamExt as _;
+        let agent = self.clone();
+        let mut changes = self.images().events();
+        tokio::spawn(async move {
+            while let Some((action, id, attributes)) = changes.next().await {
+                agent.inner.events.emit("image", &action, &id, attributes.into_iter().collect());
+            }
+        });
     }
 
     /// The options that it was opened with.

@@ -33,7 +33,6 @@ impl Agent {
                     spec.mounts.push(Mount {
                         read_only,
                         origin: MountOrigin::VolumesFrom,
-                        anonymous: false,
                         ..point.mount.clone()
                     });
                 }
@@ -108,39 +107,70 @@ impl Agent {
         Ok(MountPoint { mount, path })
     }
 
-    /// The mounts of a container as the runtime takes them, with its volumes mounted.
+    /// The mounts of a container as the runtime takes them, with its volumes mounted: all of them, or none when there
+    /// is an error.
     pub(crate) async fn resolved_mounts(&self, record: &ContainerRecord) -> Result<Vec<ResolvedMount>> {
         let mut out = Vec::with_capacity(record.mounts.len());
-        for point in &record.mounts {
-            let m = &point.mount;
-            let source = match m.kind {
-                MountKind::Tmpfs | MountKind::Image => None,
-                MountKind::Bind => {
-                    // Docker makes a vanished bind source of `-v` again at each start.
-                    settle_bind(m)?;
-                    Some(PathBuf::from(&point.path))
+        for (n, point) in record.mounts.iter().enumerate() {
+            match self.resolved_mount(point).await {
+                Ok(mount) => out.push(mount),
+                Err(e) => {
+                    self.release(&record.mounts[..n]).await;
+                    return Err(e);
                 }
-                MountKind::Volume => {
-                    let volume = self.volume(&m.source)?;
-                    let root = self.inner.ports.volumes.mount(&volume).await?;
-                    Some(beneath(&root, &m.subpath)?)
-                }
-            };
-            out.push(ResolvedMount {
-                source,
-                target: m.target.clone(),
-                read_only: m.read_only,
-                propagation: m.propagation.clone(),
-                non_recursive: m.non_recursive,
-                options: tmpfs_options(m),
-            });
+            }
         }
         Ok(out)
     }
 
+    async fn resolved_mount(&self, point: &MountPoint) -> Result<ResolvedMount> {
+        let m = &point.mount;
+        let source = match m.kind {
+            MountKind::Tmpfs | MountKind::Image => None,
+            MountKind::Bind => {
+                // Docker makes a vanished bind source of `-v` again at each start.
+                settle_bind(m)?;
+                Some(PathBuf::from(&point.path))
+            }
+            MountKind::Volume => {
+                let volume = self.volume(&m.source)?;
+                let root = self.inner.ports.volumes.mount(&volume).await?;
+                match beneath(&root, &m.subpath) {
+                    Ok(path) => Some(path),
+                    Err(e) => {
+                        self.release(std::slice::from_ref(point)).await;
+                        return Err(e);
+                    }
+                }
+            }
+        };
+        Ok(ResolvedMount {
+            source,
+            target: m.target.clone(),
+            read_only: m.read_only,
+            propagation: m.propagation.clone(),
+            non_recursive: m.non_recursive,
+            options: tmpfs_options(m),
+        })
+    }
+
+    /// Counts a container that ran before this daemon among the users of its volumes.
+    pub(crate) async fn hold_mounts(&self, record: &ContainerRecord) {
+        for point in record.mounts.iter().filter(|p| p.mount.kind == MountKind::Volume) {
+            let held = async { self.inner.ports.volumes.mount(&*self.volume(&point.mount.source)?).await };
+            if let Err(e) = held.await {
+                tracing::warn!("volume {} of {} is not held: {e}", point.mount.source, record.name);
+            }
+        }
+    }
+
     /// Drops the container's use of its volumes.
     pub(crate) async fn release_mounts(&self, record: &ContainerRecord) {
-        for point in record.mounts.iter().filter(|p| p.mount.kind == MountKind::Volume) {
+        self.release(&record.mounts).await;
+    }
+
+    async fn release(&self, mounts: &[MountPoint]) {
+        for point in mounts.iter().filter(|p| p.mount.kind == MountKind::Volume) {
             if let Ok(volume) = self.volume(&point.mount.source) {
                 if let Err(e) = self.inner.ports.volumes.unmount(&volume).await {
                     tracing::warn!("volume {} stays mounted: {e}", volume.name);

@@ -60,7 +60,10 @@ pub(crate) fn starts_with_daemon(record: &ContainerRecord) -> bool {
     match record.spec.restart.condition {
         RestartCondition::Always => record.run > 0,
         RestartCondition::UnlessStopped => record.run > 0 && !record.state.stopped_by_user,
-        RestartCondition::OnFailure => record.wanted && record.state.exit_code != 0,
+        RestartCondition::OnFailure => {
+            let (most, so_far) = (record.spec.restart.max_retries, record.state.restart_count);
+            record.wanted && record.state.exit_code != 0 && (most == 0 || so_far < most)
+        }
         RestartCondition::No => false,
     }
 }

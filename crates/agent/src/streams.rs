@@ -72,15 +72,12 @@ impl Agent {
                         last.state.status,
                         ContainerStatus::Restarting | ContainerStatus::Removing
                     );
+                // Docker's waiters hear of each end, also of one after which the container is started again.
+                let another_end = last.state.finished_at != first.state.finished_at;
                 let failed_start = last.run > first.run && !last.state.error.is_empty();
                 let done = match condition {
-                    WaitCondition::NotRunning => ended,
-                    WaitCondition::NextExit => {
-                        ended
-                            && (failed_start
-                                || last.state.finished_at != first.state.finished_at
-                                || (last.run > first.run && last.state.finished_at.is_some()))
-                    }
+                    WaitCondition::NotRunning => ended || another_end,
+                    WaitCondition::NextExit => another_end || (ended && failed_start),
                     WaitCondition::Removed => {
                         failed_start && !last.spec.auto_remove || agent.inner.table.by_id(&first.id).is_none()
                     }

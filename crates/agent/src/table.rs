@@ -16,6 +16,8 @@ pub(crate) struct Container {
     pub busy: tokio::sync::Mutex<()>,
     /// Cancels the health check and the pending restart of the run.
     pub run: std::sync::Mutex<tokio_util::sync::CancellationToken>,
+    /// It is being restarted: its end does not remove it, whatever its specification says.
+    pub kept: std::sync::atomic::AtomicBool,
 }
 
 impl Container {
@@ -24,6 +26,7 @@ impl Container {
             record: watch::Sender::new(Arc::new(record)),
             busy: tokio::sync::Mutex::new(()),
             run: std::sync::Mutex::default(),
+            kept: std::sync::atomic::AtomicBool::default(),
         }
     }
 

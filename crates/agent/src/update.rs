@@ -102,6 +102,8 @@ impl Agent {
             )));
         }
         let record = container.modify(|r| r.state.status = ContainerStatus::Removing);
+        // A daemon that dies on the way finds what it was about.
+        self.save_soon(&record);
         if let Err(e) = self.remove_parts(&record, options).await {
             container.modify(|r| r.state.status = ContainerStatus::Dead);
             return Err(e);
@@ -114,15 +116,13 @@ impl Agent {
     }
 
     async fn end_for_removal(&self, container: &Arc<Container>) -> Result<()> {
-        let record = container.get();
-        if record.state.status == ContainerStatus::Restarting {
-            self.abandon_restart(container).await;
-            return Ok(());
-        }
         let options = StopOptions {
             timeout: Some(0),
             signal: Some(SIGKILL),
         };
+        if container.get().state.status == ContainerStatus::Restarting {
+            return self.abandon_restart(container, options).await;
+        }
         self.stop_running(container, options).await
     }
 

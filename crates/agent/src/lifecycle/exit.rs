@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use tripod_model::container::ContainerStatus;
-use tripod_model::{Result, Time};
+use tripod_model::{ErrorKind, Result, Time};
 
 use crate::ports::{Exit, RuntimeEvent};
 use crate::record::{ContainerRecord, Owner};
@@ -53,25 +53,38 @@ impl Agent {
             return;
         }
         container.cancel_run();
-        let decision = restart::decide(&record, exit.code.unwrap_or(UNKNOWN_EXIT), exit.at);
+        // Who waits for the end finds ports, addresses and volumes free.
+        self.tear_down(&record).await;
+        let decision = restart::decide(&container.get(), exit.code.unwrap_or(UNKNOWN_EXIT), exit.at);
+        let kept = container.kept.load(std::sync::atomic::Ordering::Relaxed);
         let ended = self.record_exit(&container, &exit, decision);
         if let Err(e) = self.finish_exit(&ended, &exit).await {
             tracing::error!("the end of {} cannot be stored: {e}", ended.name);
         }
-        self.tear_down(&record).await;
+        if let Err(e) = self.refresh_names(&record).await {
+            tracing::warn!("names of {} are still served: {e}", record.name);
+        }
         drop(busy);
         match decision {
             Decision::After(delay) => self.restart_after(&container, delay),
-            Decision::Stay if ended.spec.auto_remove && ended.owner == Owner::Local => {
-                let options = RemoveOptions {
-                    volumes: true,
-                    ..RemoveOptions::default()
-                };
-                if let Err(e) = self.remove_container(&ended.id, options).await {
-                    tracing::warn!("{} is not removed: {e}", ended.name);
-                }
+            Decision::Stay if ended.spec.auto_remove && ended.owner == Owner::Local && !kept => {
+                self.remove_ended(&ended).await;
             }
             Decision::Stay => {}
+        }
+    }
+
+    /// Removes a container whose life is over (`--rm`).
+    pub(crate) async fn remove_ended(&self, record: &ContainerRecord) {
+        let options = RemoveOptions {
+            volumes: true,
+            ..RemoveOptions::default()
+        };
+        match self.remove_container(&record.id, options).await {
+            // A client was faster.
+            Err(e) if e.kind == ErrorKind::NotFound => {}
+            Err(e) => tracing::warn!("{} is not removed: {e}", record.name),
+            Ok(()) => {}
         }
     }
 
@@ -137,9 +150,6 @@ impl Agent {
             }
         });
         self.withdraw_files(record);
-        if let Err(e) = self.refresh_names(record).await {
-            tracing::warn!("names of {} are still served: {e}", record.name);
-        }
     }
 
     fn restart_after(&self, container: &Arc<Container>, delay: std::time::Duration) {

@@ -46,30 +46,32 @@ impl Agent {
         let record = container.get();
         match found {
             Some(found) if found.run == record.run && found.exit.is_none() => {
+                self.hold_mounts(&record).await;
                 self.adopt_running(container, &found).await;
             }
-            // The daemon died between the start and its record, or between the end and its record.
-            Some(found) if found.exit.is_none() => {
-                let _ = self.runtime().signal(&record.id, SIGKILL).await;
+            Some(Adopted { exit: Some(exit), .. }) if exit.run == record.run && record.is_running() => {
+                self.hold_mounts(&record).await;
+                self.handle_exit(exit).await;
+            }
+            // The daemon died between a start and its record, or between the record of an end and its
+            // acknowledgement. The number of that run is not used again: its end may yet be reported.
+            Some(found) => {
+                container.modify(|r| r.run = r.run.max(found.run));
+                match &found.exit {
+                    Some(exit) => drop(self.runtime().acknowledge_exit(&exit.id, exit.run).await),
+                    None => drop(self.runtime().signal(&record.id, SIGKILL).await),
+                }
                 self.lost(container).await;
             }
-            Some(found) => {
-                let exit = found.exit.filter(|e| e.run == record.run);
-                match exit {
-                    Some(exit) if record.is_running() || record.wanted => {
-                        container.modify(|r| {
-                            r.state.status = ContainerStatus::Running;
-                        });
-                        self.handle_exit(exit).await;
-                    }
-                    _ if record.is_running() => self.lost(container).await,
-                    _ => {}
-                }
-            }
-            None if record.is_running() => self.lost(container).await,
-            None => {}
+            None => self.lost(container).await,
         }
+        let Some(container) = self.inner.table.by_id(&record.id) else {
+            return;
+        };
         let record = container.get();
+        if record.spec.auto_remove && record.state.status == ContainerStatus::Exited && record.run > 0 {
+            self.remove_ended(&record).await;
+        }
         if record.state.status == ContainerStatus::Restarting {
             container.modify(|r| r.state.status = ContainerStatus::Exited);
         }
@@ -125,12 +127,25 @@ impl Agent {
         self.watch_health(&record, container.new_run_token());
     }
 
-    /// The run is gone without a trace.
+    /// Nothing runs: ends the run that the record tells of, if any, and takes away what is left of one.
     async fn lost(&self, container: &Arc<Container>) {
         let before = container.get();
-        let record = self.record_lost_run(container);
-        self.tear_down(&before).await;
-        self.save_soon(&record);
+        self.withdraw_files(&before);
+        // Addresses belong to a run; one that merely wishes for an address does not have it.
+        let mut endpoints = &before.endpoints[..];
+        if before.is_running() {
+            self.record_lost_run(container);
+        } else if before.run == container.get().run && before.state.status != ContainerStatus::Created {
+            return;
+        } else {
+            endpoints = &[];
+        }
+        // Its volumes are not counted: that was another daemon.
+        self.network_down(&before, endpoints).await;
+        if let Err(e) = self.images().unmount(&before.id).await {
+            tracing::warn!("the root filesystem of {} stays mounted: {e}", before.name);
+        }
+        self.save_soon(&container.get());
     }
 
     /// What the keeper, the network and the disk have that no record knows.

@@ -8,7 +8,7 @@ use tripod_model::network::{Endpoint, PublishedPort};
 use tripod_model::{Error, ErrorKind, Result};
 
 use crate::ports::{PortRequest, ResolvedMount, SandboxDns, StartRequest};
-use crate::record::ContainerRecord;
+use crate::record::{ContainerRecord, Owner};
 use crate::store::Table;
 use crate::table::Container;
 use crate::{Agent, files};
@@ -30,7 +30,7 @@ impl Agent {
     /// Starts a container with files put into it (secrets and configs).
     pub async fn start_container_with(&self, reference: &str, injected: Vec<InjectedFile>) -> Result<()> {
         let container = self.inner.table.find(reference)?;
-        let _busy = container.busy.lock().await;
+        let busy = container.busy.lock().await;
         let record = container.get();
         match record.state.status {
             ContainerStatus::Running => return Err(Error::not_modified("container already running")),
@@ -50,7 +50,12 @@ impl Agent {
             r.state.restart_count = 0;
             r.state.stopped_by_user = false;
         });
-        self.start_locked(&container, injected).await
+        let started = self.start_locked(&container, injected).await;
+        drop(busy);
+        if started.is_err() && record.spec.auto_remove && record.owner == Owner::Local {
+            self.remove_ended(&record).await;
+        }
+        started
     }
 
     /// Starts a container whose lock the caller holds.
@@ -133,31 +138,40 @@ impl Agent {
             }
         };
         let started = async {
-            let mounts = self.all_mounts(record, &up, injected).await?;
-            let request = StartRequest {
-                id: record.id.clone(),
-                run: record.run,
-                spec: record.spec.clone(),
-                rootfs: rootfs.path,
-                netns: up.netns.clone(),
-                mounts,
-                dir: PathBuf::from(&record.dir),
-            };
-            self.runtime().start(request).await
+            let mut mounts = self.resolved_mounts(record).await?;
+            let started = async {
+                mounts.extend(self.own_mounts(record, &up, injected).await?);
+                let request = StartRequest {
+                    id: record.id.clone(),
+                    run: record.run,
+                    spec: record.spec.clone(),
+                    rootfs: rootfs.path,
+                    netns: up.netns.clone(),
+                    mounts,
+                    dir: PathBuf::from(&record.dir),
+                };
+                self.runtime().start(request).await
+            }
+            .await;
+            if started.is_err() {
+                self.release_mounts(record).await;
+                self.withdraw_files(record);
+            }
+            started
         }
         .await;
         match started {
             Ok(started) => Ok((started, up)),
             Err(e) => {
                 self.network_down(record, &up.endpoints).await;
-                self.release_mounts(record).await;
                 let _ = self.images().unmount(&record.id).await;
                 Err(e)
             }
         }
     }
 
-    async fn all_mounts(
+    /// The files that the agent itself puts into the container.
+    async fn own_mounts(
         &self,
         record: &ContainerRecord,
         up: &NetworkUp,
@@ -170,10 +184,9 @@ impl Agent {
         let hosts = files::hosts(
             &settled,
             record.spec.network.mode == "host",
-            &self.link_hosts(record),
+            &self.link_hosts(record)?,
         );
-        let mut mounts = self.resolved_mounts(record).await?;
-        mounts.extend(files::write(&settled, &hosts, &up.resolv)?);
+        let mut mounts = files::write(&settled, &hosts, &up.resolv)?;
         if !injected.is_empty() {
             mounts.extend(self.inject(record, injected).await?);
         }
@@ -181,7 +194,7 @@ impl Agent {
     }
 
     /// Lines for `/etc/hosts` of legacy links on the default bridge.
-    fn link_hosts(&self, record: &ContainerRecord) -> Vec<(std::net::IpAddr, String)> {
+    fn link_hosts(&self, record: &ContainerRecord) -> Result<Vec<(std::net::IpAddr, String)>> {
         let mut lines = Vec::new();
         for link in &record.spec.network.links {
             let (target, alias) = link.split_once(':').unwrap_or((link, link));
@@ -192,7 +205,7 @@ impl Agent {
                 lines.push((net.addr(), format!("{alias} {} {}", other.short_id(), other.name)));
             }
         }
-        lines
+        Ok(lines)
     }
 
     async fn network_up(&self, record: &ContainerRecord) -> Result<NetworkUp> {

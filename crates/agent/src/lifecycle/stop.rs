@@ -1,6 +1,7 @@
 //! Stopping, killing, restarting and freezing containers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tripod_model::container::ContainerStatus;
@@ -31,8 +32,7 @@ impl Agent {
         let container = self.inner.table.find(reference)?;
         let record = container.get();
         if record.state.status == ContainerStatus::Restarting {
-            self.abandon_restart(&container).await;
-            return Ok(());
+            return self.abandon_restart(&container, options).await;
         }
         if !record.is_running() {
             return Err(Error::not_modified("container already stopped"));
@@ -126,13 +126,16 @@ impl Agent {
     /// Stops (if it runs) and starts a container.
     pub async fn restart_container(&self, reference: &str, options: StopOptions) -> Result<()> {
         let container = self.inner.table.find(reference)?;
-        match container.get().state.status {
-            ContainerStatus::Restarting => self.abandon_restart(&container).await,
+        container.kept.store(true, Ordering::Relaxed);
+        let stopped = match container.get().state.status {
+            ContainerStatus::Restarting => self.abandon_restart(&container, options).await,
             ContainerStatus::Running | ContainerStatus::Paused => {
-                self.stop_running(&container, options).await?;
+                self.stop_running(&container, options).await
             }
-            _ => {}
-        }
+            _ => Ok(()),
+        };
+        container.kept.store(false, Ordering::Relaxed);
+        stopped?;
         match self.start_container(&container.get().id).await {
             // The restart policy, or another client, was faster.
             Err(e) if e.kind == tripod_model::ErrorKind::NotModified => {}
@@ -142,10 +145,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Gives up a restart that waits for its time.
-    pub(crate) async fn abandon_restart(&self, container: &Arc<Container>) {
+    /// Gives up a restart that waits for its time; one that has begun meanwhile is stopped.
+    pub(crate) async fn abandon_restart(
+        &self,
+        container: &Arc<Container>,
+        options: StopOptions,
+    ) -> Result<()> {
         container.cancel_run();
-        let _busy = container.busy.lock().await;
+        let busy = container.busy.lock().await;
         let record = container.modify(|r| {
             r.state.stopped_by_user = true;
             r.wanted = false;
@@ -154,6 +161,11 @@ impl Agent {
             }
         });
         self.save_soon(&record);
+        drop(busy);
+        if record.is_running() {
+            self.stop_running(container, options).await?;
+        }
+        Ok(())
     }
 
     /// Freezes a container.
@@ -210,6 +222,9 @@ impl Agent {
                 let Ok(container) = agent.inner.table.find(&record.id) else { return };
                 if let Err(e) = agent.stop_running(&container, StopOptions::default()).await {
                     tracing::warn!("{} does not stop: {e}", record.name);
+                }
+                if record.spec.auto_remove {
+                    return;
                 }
                 // The daemon's end is no wish of the user's: its policy holds at the next start.
                 let record = container.modify(|r| {

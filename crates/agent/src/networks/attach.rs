@@ -20,13 +20,7 @@ pub struct ConnectRequest {
 impl Agent {
     /// Connects a container to a network, at once when it runs.
     pub async fn connect_network(&self, reference: &str, request: ConnectRequest) -> Result<()> {
-        let spec = match self.network(reference) {
-            Ok(spec) => spec,
-            Err(missing) => match self.inner.networks.manager.get() {
-                Some(manager) => manager.find(reference).await?.ok_or(missing)?,
-                None => return Err(missing),
-            },
-        };
+        let spec = self.find_network(reference).await?;
         let container = self.inner.table.find(&request.container)?;
         let _busy = container.busy.lock().await;
         let record = container.get();
@@ -47,7 +41,7 @@ impl Agent {
             )));
         }
         self.adopt_cluster_network(&spec);
-        let mut endpoint = plan_endpoint(&record.id, &record.name, &spec, &request.endpoint)?;
+        let mut endpoint = plan_endpoint(&spec, &request.endpoint)?;
         if record.is_running() {
             let index = free_interface(&record.endpoints);
             endpoint = self.settle_endpoint(&record, endpoint, index).await?;

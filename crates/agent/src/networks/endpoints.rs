@@ -13,12 +13,7 @@ use crate::{Agent, names};
 
 impl Agent {
     /// The places that a new container is to have, without addresses. Settles the network mode's text.
-    pub(crate) fn plan_endpoints(
-        &self,
-        id: &str,
-        name: &str,
-        spec: &mut ContainerSpec,
-    ) -> Result<Vec<Endpoint>> {
+    pub(crate) async fn plan_endpoints(&self, spec: &mut ContainerSpec) -> Result<Vec<Endpoint>> {
         let network = &mut spec.network;
         if network.disabled {
             network.mode = "none".into();
@@ -50,10 +45,24 @@ impl Agent {
             } else {
                 &request.network
             };
-            let target = self.network(target)?;
-            endpoints.push(plan_endpoint(id, name, &target, request)?);
+            let target = self.find_network(target).await?;
+            self.adopt_cluster_network(&target);
+            endpoints.push(plan_endpoint(&target, request)?);
         }
         Ok(endpoints)
+    }
+
+    /// A network of this node, or an attachable one of the cluster.
+    pub(crate) async fn find_network(&self, reference: &str) -> Result<Arc<NetworkSpec>> {
+        match (self.network(reference), self.inner.networks.manager.get()) {
+            (Ok(found), _) if !found.cluster => Ok(found),
+            // Asked even when the node takes part already: the manager knows whether containers may attach.
+            (found, Some(manager)) => match (manager.find(reference).await?, found) {
+                (Some(network), _) => Ok(network),
+                (None, found) => found,
+            },
+            (found, None) => found,
+        }
     }
 
     /// Gives every endpoint its address, hardware address, gateway and names; the addresses are held until
@@ -191,12 +200,7 @@ impl Agent {
     }
 }
 
-pub(super) fn plan_endpoint(
-    id: &str,
-    name: &str,
-    target: &Arc<NetworkSpec>,
-    request: &EndpointRequest,
-) -> Result<Endpoint> {
+pub(super) fn plan_endpoint(target: &Arc<NetworkSpec>, request: &EndpointRequest) -> Result<Endpoint> {
     let user_defined = !matches!(target.name.as_str(), "bridge" | "host" | "none");
     if request.ipv4.is_some() && !user_defined {
         return Err(Error::invalid(
@@ -220,7 +224,6 @@ pub(super) fn plan_endpoint(
             Some(IpNet::new(address, pool.subnet.prefix_len()).map_err(Error::internal)?)
         }
     };
-    let _ = (id, name);
     Ok(Endpoint {
         id: names::new_id(),
         network_id: target.id.clone(),

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tripod_model::Result;
+use tripod_model::network::NetworkSpec;
 use tripod_model::pod::Pod;
 use tripod_model::session::{Assignment, DataItem, PodReport};
 
@@ -150,6 +151,9 @@ impl Pods {
             }
         }
         let mut failures = Vec::new();
+        if full {
+            self.drop_unknown(&pods, &networks).await;
+        }
         for network in &networks {
             self.leaving.remove(&network.id);
             self.agent.adopt_cluster_network(network);
@@ -221,6 +225,24 @@ impl Pods {
     fn forget(&mut self, key: &str) {
         if let Some(worker) = self.workers.get(key) {
             worker.send_modify(|wish| wish.gone = true);
+        }
+    }
+
+    /// A full assignment names all that is to be: pods that it does not name end, and networks of an earlier life go.
+    async fn drop_unknown(&mut self, pods: &[Arc<Pod>], networks: &[Arc<NetworkSpec>]) {
+        let named: BTreeSet<String> = pods.iter().map(|p| pod_key(p)).collect();
+        for (key, worker) in &self.workers {
+            if !named.contains(key) {
+                worker.send_modify(|wish| wish.gone = true);
+            }
+        }
+        let local: BTreeSet<String> = self.agent.local_networks().iter().map(|n| n.id.clone()).collect();
+        match self.agent.net().networks().await {
+            Ok(real) => self.leaving.extend(
+                real.into_iter()
+                    .filter(|id| !local.contains(id) && !networks.iter().any(|n| n.id == *id)),
+            ),
+            Err(e) => tracing::warn!("networks of an earlier life stay: {e}"),
         }
     }
 

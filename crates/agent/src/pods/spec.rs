@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use serde_json::Value;
 use tripod_model::container::{
     ContainerSpec, InjectedFile, LogConfig, Mount, MountKind, NetworkAttachment, PortBinding, PortSpec,
@@ -76,7 +77,8 @@ pub(crate) fn plan(
         tty: c.tty,
         open_stdin: c.open_stdin,
         stop_signal: c.stop_signal.clone(),
-        stop_timeout: c.stop_grace_period.map(|ns| ns / 1_000_000_000),
+        // Whole seconds, rounded up: half a second of grace must not become none.
+        stop_timeout: c.stop_grace_period.map(|ns| (ns + 999_999_999) / 1_000_000_000),
         healthcheck: c.healthcheck.clone(),
         mounts,
         resources: resources(task),
@@ -184,7 +186,13 @@ fn security(task: &SwarmTask) -> Security {
     out.no_new_privileges = flag.and_then(Value::as_bool).unwrap_or(false);
     match text(&["Seccomp", "Mode"]).as_deref() {
         Some("unconfined") => out.seccomp = Some("unconfined".into()),
-        Some("custom") => out.seccomp = text(&["Seccomp", "Profile"]),
+        // Go clients send bytes as base64.
+        Some("custom") => {
+            out.seccomp = text(&["Seccomp", "Profile"]).map(|profile| {
+                let decoded = base64::engine::general_purpose::STANDARD.decode(&profile);
+                decoded.ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or(profile)
+            });
+        }
         _ => {}
     }
     if text(&["AppArmor", "Mode"]).as_deref() == Some("disabled") {
@@ -332,6 +340,10 @@ fn mount(m: &TaskMount, scope: &Scope) -> Result<Mount> {
     out.tmpfs_size = get(&m.tmpfs_options, "SizeBytes")
         .and_then(|v| v.as_i64())
         .unwrap_or(0);
+    // `[["noexec"], ["uid", "1000"]]`
+    let options: Option<Vec<Vec<String>>> =
+        get(&m.tmpfs_options, "Options").and_then(|v| serde_json::from_value(v).ok());
+    out.tmpfs_options = options.unwrap_or_default().iter().map(|words| words.join("=")).collect();
     out.tmpfs_mode = get(&m.tmpfs_options, "Mode")
         .and_then(|v| v.as_u64())
         .map_or(0, |v| v as u32);

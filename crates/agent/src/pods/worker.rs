@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tripod_model::image::Image;
 use tripod_model::network::PortProtocol;
 use tripod_model::pod::{DesiredState, HostPort};
@@ -165,22 +166,25 @@ impl Worker {
         let agent = self.agent.clone();
         let node = self.node.clone();
         let pod = wish.pod.clone();
-        let work = async move {
-            let mut plan = spec::plan(&pod, &node, &data)?;
-            plan.create.image = Some(agent.ensure_image(&plan.create.spec.image).await?);
-            agent.create_container(plan.create).await
-        };
         let mut wishes = self.wishes.clone();
         let ending = wishes.wait_for(|w| w.gone || w.pod.state.desired >= DesiredState::Shutdown);
-        let result = tokio::select! {
-            result = work => Some(result),
-            _ = ending => None,
+        let plan = async {
+            let mut plan = spec::plan(&pod, &node, &data)?;
+            plan.create.image = Some(agent.ensure_image(&plan.create.spec.image).await?);
+            Ok(plan.create)
         };
-        match result {
-            Some(Ok(created)) => self.container = Some(created.id),
-            Some(Err(e)) => self.report(&wish, TaskState::Rejected, "preparing", e.message),
-            // Given up; a container made at that very moment is found by its owner.
-            None => self.container = self.agent.container_of(&wish.pod.metadata.uid),
+        let plan = tokio::select! {
+            plan = plan => plan,
+            _ = ending => return,
+        };
+        // The pull is given up when the task is to end; what is being made is made, so that it can be removed.
+        let made = match plan {
+            Ok(create) => agent.create_container(create).await,
+            Err(e) => Err(e),
+        };
+        match made {
+            Ok(created) => self.container = Some(created.id),
+            Err(e) => self.report(&wish, TaskState::Rejected, "preparing", e.message),
         }
     }
 
