@@ -170,7 +170,8 @@ async fn http1<H: Handler, S>(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
-        .max_buf_size(options.header_bytes)
+        .max_header_size(options.header_bytes)
+        .max_buf_size(options.header_bytes + (64 << 10))
         .max_headers(options.header_lines)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
