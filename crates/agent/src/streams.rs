@@ -65,7 +65,8 @@ impl Agent {
         let agent = self.clone();
         Ok(async move {
             let outcome = |r: &Arc<ContainerRecord>| (r.state.exit_code, r.state.error.clone());
-            let mut last = first.clone();
+            // What happened before this future was first polled counts too.
+            let mut last = changes.borrow_and_update().clone();
             loop {
                 let ended = !last.is_running()
                     && !matches!(

@@ -8,10 +8,6 @@ mod support;
 
 mod exits;
 mod lifecycle;
-mod networks;
-mod pods;
-mod pods_end;
 mod recovery;
 mod removal;
 mod undo;
-mod waiting;
