@@ -45,6 +45,9 @@ impl Agent {
         if record.is_running() {
             let index = free_interface(&record.endpoints);
             endpoint = self.settle_endpoint(&record, endpoint, index).await?;
+            // A container without a way out (internal networks, none) has one now.
+            endpoint.default_route =
+                endpoint.gateway.is_some() && !record.endpoints.iter().any(|e| e.default_route);
             if let Err(e) = self.inner.ports.net.connect(&record.id, &endpoint).await {
                 self.release_addresses(&record.owner, &[endpoint]).await;
                 return Err(e);

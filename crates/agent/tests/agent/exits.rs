@@ -37,7 +37,10 @@ fn restarts_come_after_a_delay_that_doubles_and_is_forgotten_after_a_steady_run(
             assert_eq!(status(&agent, &id), Restarting, "too early");
             w.pass(&agent, MS(2)).await;
             let record = until_status(&agent, &id, Running).await;
-            assert_eq!((record.run, record.state.restart_count), (n as u64 + 2, n as i64 + 1));
+            assert_eq!(
+                (record.run, record.state.restart_count),
+                (n as u64 + 2, n as i64 + 1)
+            );
         }
         w.pass(&agent, Duration::from_secs(11)).await;
         w.runtime.exit(&id, 0);
@@ -223,7 +226,11 @@ fn memory_and_unknown_ends_are_told() {
         assert_eq!(record.state.exit_code, 255);
         assert!(record.state.error.contains("not known"));
         let actions: Vec<_> = agent.events().subscribe(Some(tripod_model::Time::UNIX_EPOCH)).0;
-        let actions: Vec<_> = actions.iter().filter(|e| e.id == id).map(|e| e.action.as_str()).collect();
+        let actions: Vec<_> = actions
+            .iter()
+            .filter(|e| e.id == id)
+            .map(|e| e.action.as_str())
+            .collect();
         assert_eq!(actions, ["create", "start", "oom", "die", "start", "die"]);
     });
 }
@@ -233,7 +240,10 @@ fn a_late_report_of_an_earlier_run_is_acknowledged_and_changes_nothing() {
     let w = World::new();
     w.life(async |agent| {
         let id = run(&agent, "web", spec()).await;
-        agent.restart_container(&id, StopOptions::default()).await.unwrap();
+        agent
+            .restart_container(&id, StopOptions::default())
+            .await
+            .unwrap();
         w.settle(&agent).await;
         assert!(w.runtime.unacknowledged().is_empty());
         for run in [1, 9] {

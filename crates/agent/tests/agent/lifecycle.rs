@@ -26,16 +26,28 @@ fn a_start_makes_root_and_network_before_the_process_and_an_end_takes_them_away(
         agent.start_container("web").await.unwrap();
         assert_eq!(
             w.script.steps(&id),
-            ["images.mount", "net.create_sandbox", "net.connect", "net.publish", "runtime.start"]
+            [
+                "images.mount",
+                "net.create_sandbox",
+                "net.connect",
+                "net.publish",
+                "runtime.start"
+            ]
         );
         let record = agent.container(&id).unwrap();
-        assert_eq!((record.state.status, record.run, record.wanted), (Running, 1, true));
+        assert_eq!(
+            (record.state.status, record.run, record.wanted),
+            (Running, 1, true)
+        );
         assert_eq!(record.ports[0].host_port, 8080);
         assert_eq!(w.volumes.all()["data"], 1);
         let request = w.runtime.requests(&id).remove(0);
         assert_eq!(request.netns.unwrap().to_str().unwrap(), format!("/netns/{id}"));
         let targets: Vec<_> = request.mounts.iter().map(|m| m.target.as_str()).collect();
-        assert_eq!(targets, ["/data", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]);
+        assert_eq!(
+            targets,
+            ["/data", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]
+        );
 
         w.script.forget();
         agent.stop_container("web", STOP).await.unwrap();
@@ -43,11 +55,18 @@ fn a_start_makes_root_and_network_before_the_process_and_an_end_takes_them_away(
         let steps = w.script.steps(&id);
         assert_eq!(steps[0], "runtime.signal 15");
         for step in ["net.remove_sandbox", "images.unmount", "runtime.acknowledge_exit"] {
-            assert_eq!(steps.iter().filter(|s| *s == step).count(), 1, "{step} in {steps:?}");
+            assert_eq!(
+                steps.iter().filter(|s| *s == step).count(),
+                1,
+                "{step} in {steps:?}"
+            );
         }
         w.assert_down(&id);
         let record = agent.container(&id).unwrap();
-        assert_eq!((record.state.status, record.state.exit_code, record.wanted), (Exited, 143, false));
+        assert_eq!(
+            (record.state.status, record.state.exit_code, record.wanted),
+            (Exited, 143, false)
+        );
         assert!(record.ports.is_empty() && record.endpoints[0].ipv4.is_none());
     });
 }
@@ -192,7 +211,10 @@ fn names_are_unique_and_can_be_changed() {
     w.life(async |agent| {
         let a = create(&agent, "web", spec()).await.unwrap();
         let text = refused(create(&agent, "web", spec()).await, Conflict);
-        assert!(text.contains(&format!("\"/web\" is already in use by container \"{a}\"")), "{text}");
+        assert!(
+            text.contains(&format!("\"/web\" is already in use by container \"{a}\"")),
+            "{text}"
+        );
         refused(create(&agent, "/web", spec()).await, Conflict);
         refused(create(&agent, "no/slash", spec()).await, Invalid);
         let b = create(&agent, "db", spec()).await.unwrap();
@@ -204,7 +226,8 @@ fn names_are_unique_and_can_be_changed() {
         assert_eq!(agent.container("old").unwrap().id, a);
         refused(agent.container("db"), NotFound);
         // A name whose container could not be made is free again.
-        w.script.fail("images.prepare", tripod_model::Error::internal("disk full"));
+        w.script
+            .fail("images.prepare", tripod_model::Error::internal("disk full"));
         create(&agent, "db", spec()).await.unwrap_err();
         create(&agent, "db", spec()).await.unwrap();
     });
@@ -223,7 +246,10 @@ fn a_running_container_answers_to_its_new_name() {
         assert_eq!(w.net.names(&net.id)["web"], "10.1.0.2");
         agent.rename_container(&id, "shop").await.unwrap();
         let names = w.net.names(&net.id);
-        assert_eq!((names["shop"].as_str(), names["www"].as_str()), ("10.1.0.2", "10.1.0.2"));
+        assert_eq!(
+            (names["shop"].as_str(), names["www"].as_str()),
+            ("10.1.0.2", "10.1.0.2")
+        );
         assert!(!names.contains_key("web"), "{names:?}");
     });
 }

@@ -8,6 +8,10 @@ mod support;
 
 mod exits;
 mod lifecycle;
+mod networks;
+mod pods;
+mod pods_end;
 mod recovery;
 mod removal;
 mod undo;
+mod waiting;

@@ -57,6 +57,7 @@ fn what_runs_is_adopted_with_its_network_names_volumes_and_health() {
         assert_eq!(health.status, HealthStatus::Healthy);
         agent.stop_container(&web, StopOptions::default()).await.unwrap();
         assert_eq!(w.volumes.all()["data"], 1);
+        w.settle(&agent).await;
         assert_eq!(w.runtime.unacknowledged().len(), 0);
     });
 }
@@ -155,7 +156,8 @@ fn an_end_that_was_recorded_but_not_acknowledged_is_acknowledged() {
     let w = World::new();
     let web = w.life(async |agent| {
         let web = run(&agent, "web", spec()).await;
-        w.script.fail("runtime.acknowledge_exit", Error::unavailable("keeper is busy"));
+        w.script
+            .fail("runtime.acknowledge_exit", Error::unavailable("keeper is busy"));
         agent.stop_container(&web, StopOptions::default()).await.unwrap();
         w.settle(&agent).await;
         assert_eq!(w.runtime.unacknowledged().len(), 1);
@@ -184,7 +186,10 @@ fn policies_start_containers_with_the_daemon() {
             ids.push(run(&agent, name, policy(condition)).await);
             // A twin that the user stopped.
             let stopped = run(&agent, &format!("{name}-stopped"), policy(condition)).await;
-            agent.stop_container(&stopped, StopOptions::default()).await.unwrap();
+            agent
+                .stop_container(&stopped, StopOptions::default())
+                .await
+                .unwrap();
             ids.push(stopped);
         }
         // Never started: not started now.

@@ -196,7 +196,10 @@ fn pruning_takes_what_does_not_run() {
         let made = create(&agent, "made", spec()).await.unwrap();
         let runs = run(&agent, "runs", spec()).await;
         let ended = run(&agent, "ended", spec()).await;
-        agent.stop_container(&ended, StopOptions::default()).await.unwrap();
+        agent
+            .stop_container(&ended, StopOptions::default())
+            .await
+            .unwrap();
         let mut pruned = agent.prune_containers(|_| true).await.unwrap().removed;
         pruned.sort();
         let mut expected = [made, ended];

@@ -166,7 +166,10 @@ fn exit_codes_tell_why_a_command_could_not_be_started() {
     w.life(async |agent| {
         let id = create(&agent, "web", spec()).await.unwrap();
         for (error, code) in [
-            (Error::invalid("exec: \"x\": executable file not found in $PATH"), 127),
+            (
+                Error::invalid("exec: \"x\": executable file not found in $PATH"),
+                127,
+            ),
             (Error::invalid("exec: \"x\": permission denied"), 126),
             (Error::internal("no luck"), 128),
         ] {

@@ -235,19 +235,16 @@ impl Images for FakeImages {
 
     async fn resolve_user(&self, container: &str, _: &str) -> Result<(u32, u32, Vec<u32>, String)> {
         self.script.step("images.resolve_user", container).await?;
-        Err(Error::invalid("unable to find user: no matching entries in passwd file"))
+        Err(Error::invalid(
+            "unable to find user: no matching entries in passwd file",
+        ))
     }
 
     async fn stat_path(&self, _: &str, _: &[(String, PathBuf)], _: &str) -> Result<PathStat> {
         refused()
     }
 
-    async fn read_path(
-        &self,
-        _: &str,
-        _: &[(String, PathBuf)],
-        _: &str,
-    ) -> Result<(PathStat, BoxRead)> {
+    async fn read_path(&self, _: &str, _: &[(String, PathBuf)], _: &str) -> Result<(PathStat, BoxRead)> {
         refused()
     }
 

@@ -25,7 +25,7 @@ pub use images::FakeImages;
 pub use net::FakeNet;
 pub use runtime::FakeRuntime;
 pub use script::{Hold, Script};
-pub use session::{FakeSession, task, with_state};
+pub use session::{FakeSession, in_session, overlay, task, with_state};
 pub use volumes::FakeVolumes;
 
 /// The volume that [`World::settle`] makes and removes.
@@ -191,12 +191,14 @@ pub fn spec_on(network: &str, address: Option<&str>) -> ContainerSpec {
 
 /// Publishes port 80 on a port of the host.
 pub fn publish(mut spec: ContainerSpec, host_port: u16) -> ContainerSpec {
-    spec.network.port_bindings.push(tripod_model::container::PortBinding {
-        target: tripod_agent::parse_port("80/tcp").unwrap(),
-        host_ip: None,
-        host_port,
-        host_port_end: 0,
-    });
+    spec.network
+        .port_bindings
+        .push(tripod_model::container::PortBinding {
+            target: tripod_agent::parse_port("80/tcp").unwrap(),
+            host_ip: None,
+            host_port,
+            host_port_end: 0,
+        });
     spec
 }
 
@@ -276,12 +278,16 @@ pub fn status(agent: &Agent, id: &str) -> ContainerStatus {
 /// The address of a container in its first network.
 pub fn address(agent: &Agent, id: &str) -> String {
     let record = agent.container(id).unwrap();
-    record.endpoints[0].ipv4.map_or(String::new(), |n| n.addr().to_string())
+    record.endpoints[0]
+        .ipv4
+        .map_or(String::new(), |n| n.addr().to_string())
 }
 
 /// Asserts the kind of a failure and gives its text.
 pub fn refused<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind) -> String {
-    let Error { kind: is, message, .. } = result.expect_err("it must fail");
+    let Error {
+        kind: is, message, ..
+    } = result.expect_err("it must fail");
     assert_eq!(is, kind, "{message}");
     message
 }

@@ -145,3 +145,51 @@ pub fn with_state(pod: &Pod, desired: DesiredState, observed: TaskState) -> Pod 
     pod.state.observed = observed;
     pod
 }
+
+/// The overlay network `backend`.
+pub fn overlay() -> std::sync::Arc<tripod_model::network::NetworkSpec> {
+    use tripod_model::network::{NetworkDriver, NetworkSpec, Subnet};
+    std::sync::Arc::new(NetworkSpec {
+        id: "overlay".into(),
+        name: "backend".into(),
+        driver: NetworkDriver::Overlay,
+        cluster: true,
+        created_at: tripod_model::Time::UNIX_EPOCH,
+        internal: false,
+        attachable: false,
+        ingress: false,
+        ipv4: true,
+        ipv6: false,
+        subnets: vec![Subnet {
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            gateway: Some("10.0.1.1".parse().unwrap()),
+            ip_range: None,
+            aux_addresses: Default::default(),
+        }],
+        options: Default::default(),
+        ipam_options: Default::default(),
+        labels: Default::default(),
+        vni: 4097,
+        mtu: 0,
+        encrypted: false,
+    })
+}
+
+/// Runs a session of the agent until `body` has ended.
+pub async fn in_session<R>(agent: &tripod_agent::Agent, body: impl AsyncFnOnce(&FakeSession) -> R) -> R {
+    let session = std::sync::Arc::new(FakeSession::default());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let node = tripod_agent::pods::NodeIdentity {
+        id: "node1".into(),
+        hostname: "host".into(),
+        platform: ("x86_64".into(), "linux".into()),
+    };
+    let running = {
+        let (agent, session, stop) = (agent.clone(), session.clone(), stop.clone());
+        tokio::spawn(async move { agent.run_session(node, session, stop).await })
+    };
+    let out = body(&session).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    out
+}
