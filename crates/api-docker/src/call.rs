@@ -1,10 +1,11 @@
 //! One request on its way through the API: what was asked, and the reading of its body.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, EXPECT, HeaderMap};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream};
 use hyper::body::{Body as _, Incoming};
@@ -22,6 +23,10 @@ const JSON_LIMIT: usize = 8 << 20;
 /// Bytes that are read before a client is cut off.
 const PATIENCE: usize = 64 << 20;
 
+/// Bytes of an unwanted body that are read nevertheless, and for how long.
+const DRAIN: usize = 256 << 10;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
 /// The version of the API that a client speaks: 1.N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u16);
@@ -35,21 +40,59 @@ pub(crate) struct Call {
     /// Who asks; for the requests whose answer depends on it.
     #[allow(dead_code)]
     pub(crate) peer: Arc<Peer>,
-    request: Request,
+    /// The head of the request, for an upgrade.
+    head: http::Request<()>,
+    body: Unread,
+}
+
+/// The body of a request until somebody reads it.
+#[derive(Clone)]
+pub(crate) struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+impl Unread {
+    fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Reads a body that nobody wanted, as far as it is short: a client that still sends would otherwise find the
+    /// connection closed and never see the answer.
+    pub(crate) async fn drain(&self) {
+        let Some(mut body) = self.take().filter(|b| !b.is_end_stream()) else {
+            return;
+        };
+        let reading = async {
+            let mut left = DRAIN;
+            while let Some(Ok(frame)) = body.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // A client that stalls waits no longer for its answer than this.
+        let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+    }
 }
 
 impl Call {
-    pub(crate) fn new(mut request: Request, version: Version, peer: Arc<Peer>) -> Self {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        let headers = std::mem::take(request.headers_mut());
+    pub(crate) fn new(request: Request, version: Version, peer: Arc<Peer>) -> Self {
+        let (mut head, body) = request.into_parts();
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        let headers = std::mem::take(&mut head.headers);
         Self {
-            method: request.method().clone(),
+            method: head.method.clone(),
             version,
             query,
             headers,
             peer,
-            request,
+            head: http::Request::from_parts(head, ()),
+            body: Unread(Arc::new(Mutex::new(Some(body)))),
         }
+    }
+
+    /// A handle to the body, to drain it when the answer is made; none where the client waits for a go-ahead.
+    pub(crate) fn unread(&self) -> Option<Unread> {
+        (!self.headers.contains_key(EXPECT)).then(|| self.body.clone())
     }
 
     /// A header's text.
@@ -59,7 +102,8 @@ impl Call {
 
     /// Whether a body is announced.
     fn has_body(&self) -> bool {
-        !self.request.body().is_end_stream()
+        let body = self.body.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.as_ref().is_some_and(|b| !b.is_end_stream())
     }
 
     /// The JSON body.
@@ -101,7 +145,9 @@ impl Call {
     /// The whole body, bounded. What is too long is read to a second bound and thrown away: a client reads the answer
     /// only when it could send all.
     pub(crate) async fn bytes(self) -> Result<Bytes, Fault> {
-        let mut body = self.request.into_body();
+        let Some(mut body) = self.body.take() else {
+            return Ok(Bytes::new());
+        };
         let mut bytes = BytesMut::new();
         let mut length = 0;
         while let Some(frame) = body.frame().await {
@@ -127,13 +173,16 @@ impl Call {
 
     /// The body as a reader, unbounded: archives.
     pub(crate) fn reader(self) -> BoxRead {
-        reader(self.request.into_body())
+        match self.body.take() {
+            Some(body) => reader(body),
+            None => Box::new(tokio::io::empty()),
+        }
     }
 
     /// The connection to come, when the client asks for this protocol; to be taken before the body is read.
     pub(crate) fn upgrade(&mut self, protocol: &str) -> Option<hyper::upgrade::OnUpgrade> {
         self.wants_upgrade(protocol)
-            .then(|| hyper::upgrade::on(&mut self.request))
+            .then(|| hyper::upgrade::on(&mut self.head))
     }
 }
 

@@ -51,7 +51,9 @@ async fn answer_whole(docker: &Docker, request: Request, peer: Arc<Peer>, path: 
     }
     let (docker, path) = (docker.clone(), path.to_owned());
     let whole = tokio::spawn(async move { answer(&docker, request, peer, &path).await });
-    whole.await.unwrap_or_else(|e| Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, e)))
+    whole
+        .await
+        .unwrap_or_else(|e| Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, e)))
 }
 
 /// The headers of every response.
@@ -76,7 +78,12 @@ async fn answer(docker: &Docker, request: Request, peer: Arc<Peer>, path: &str) 
     let (version, path) = version(&path)?;
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let call = Call::new(request, version, peer);
-    dispatch(docker, call, &parts).await
+    let unread = call.unread();
+    let reply = dispatch(docker, call, &parts).await;
+    if let Some(unread) = unread {
+        unread.drain().await;
+    }
+    reply
 }
 
 /// Splits off `/v1.N` and checks it; without it the newest version is meant.
