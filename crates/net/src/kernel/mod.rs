@@ -4,7 +4,9 @@ mod api;
 mod frontends;
 mod networks;
 mod ports;
+mod routers;
 mod sandboxes;
+mod survey;
 mod table;
 
 use std::collections::HashMap;

@@ -1,11 +1,8 @@
 //! Networks: bridges in the host's namespace, routers in namespaces of their own.
 
-use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -15,20 +12,16 @@ use tripod_model::{Error, Result};
 use super::table::Table;
 use super::{Inner, failed, lock};
 use crate::netlink::nft::{Data, ifname};
-use crate::netlink::route::{self, Route, VethEnd};
-use crate::netlink::{Socket, nft};
+use crate::netlink::{Socket, route};
 use crate::ns;
-use crate::render::host::{INTERNAL, MANAGED, MASQUERADED, SAME};
+use crate::render::host::{INTERNAL, MANAGED, MASQUERADED, MESH, SAME};
 use crate::render::links::Attachment;
-use crate::render::names::{
-    ROUTER_MAC, UPLINK, UPLINK_POOL, UPLINKS, host_uplink, mac_for, uplink_addresses,
-};
-use crate::render::router;
+use crate::render::names::{ROUTER_MAC, host_uplink, mac_for};
 
 /// Prefix of the kept namespaces of routers.
-const ROUTER: &str = "r-";
+pub(super) const ROUTER: &str = "r-";
 /// Prefix of the alias of bridges made here; the network's identifier follows.
-const ALIAS: &str = "tripod:";
+pub(super) const ALIAS: &str = "tripod:";
 
 /// A network that is real on this node.
 #[derive(Debug)]
@@ -58,7 +51,7 @@ pub(crate) struct Router {
     pub(crate) table: Table,
     /// Host's and router's address on the uplink; `None` for internal networks.
     pub(crate) uplink: Option<(Ipv4Addr, Ipv4Addr)>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Network {
@@ -69,7 +62,7 @@ impl Network {
 
     /// How endpoints with this address see the network.
     pub(crate) fn attachment(&self, address: Option<IpNet>) -> Attachment {
-        if !matches!(self.kind, Kind::Router(_)) {
+        if self.spec.driver != NetworkDriver::Overlay {
             return Attachment::Bridge;
         }
         let gateways = gateways(&self.spec);
@@ -120,7 +113,7 @@ fn flag(spec: &NetworkSpec, name: &str) -> bool {
 }
 
 /// The network's own IPv4 addresses with the prefix lengths of their subnets.
-fn gateways(spec: &NetworkSpec) -> Vec<Ipv4Net> {
+pub(super) fn gateways(spec: &NetworkSpec) -> Vec<Ipv4Net> {
     spec.subnets
         .iter()
         .filter_map(|s| {
@@ -135,7 +128,12 @@ fn gateways(spec: &NetworkSpec) -> Vec<Ipv4Net> {
 }
 
 /// Element changes of the host's table for an interface of a network.
-fn register(inner: &Inner, name: &str, spec: Option<&NetworkSpec>, masquerade: bool) -> io::Result<()> {
+pub(super) fn register(
+    inner: &Inner,
+    name: &str,
+    spec: Option<&NetworkSpec>,
+    masquerade: bool,
+) -> io::Result<()> {
     let one = ifname(name).to_vec();
     let pair = [ifname(name), ifname(name)].concat();
     inner.table.change(|model, ops| {
@@ -150,6 +148,11 @@ fn register(inner: &Inner, name: &str, spec: Option<&NetworkSpec>, masquerade: b
         set(SAME, &pair, spec.is_some());
         set(INTERNAL, &one, spec.is_some_and(|s| s.internal));
         set(MASQUERADED, &one, spec.is_some() && masquerade);
+        set(
+            MESH,
+            &one,
+            spec.is_some_and(|s| s.ingress && name == s.bridge_name()),
+        );
     })
 }
 
@@ -173,6 +176,7 @@ impl Inner {
         let kind = match spec.driver {
             NetworkDriver::Host | NetworkDriver::Null => Kind::Nothing,
             NetworkDriver::Bridge => self.ensure_bridge(spec)?,
+            NetworkDriver::Overlay if self.in_host(spec)? => self.ensure_bridge(spec)?,
             NetworkDriver::Overlay => Kind::Router(Box::new(self.ensure_router(spec)?)),
         };
         let network = Network {
@@ -181,6 +185,27 @@ impl Inner {
         };
         lock(&self.networks).insert(spec.id.clone(), Arc::new(network));
         Ok(())
+    }
+
+    /// Whether an overlay lives in the host's namespace. The routing mesh does, so that packets to published ports
+    /// pass one namespace less, unless something of the host is in its subnet: then it has a router like the others.
+    fn in_host(&self, spec: &NetworkSpec) -> Result<bool> {
+        if !spec.ingress || spec.internal || ns::is_kept(&self.router_path(&spec.id)) {
+            return Ok(false);
+        }
+        let made = route::link(&self.route, spec.bridge_name().as_ref())
+            .map_err(failed("cannot list interfaces"))?;
+        if made.is_some_and(|l| l.alias == format!("{ALIAS}{}", spec.id)) {
+            return Ok(true);
+        }
+        let theirs = self.host_subnets()?;
+        let bridges = route::addresses(&self.route).map_err(failed("cannot list addresses"))?;
+        let taken: Vec<IpNet> = theirs
+            .into_iter()
+            .chain(bridges.into_iter().map(|(_, a)| a.trunc()))
+            .collect();
+        let overlaps = |s: &IpNet| taken.iter().any(|t| t.contains(s) || s.contains(t));
+        Ok(!spec.subnets.iter().any(|s| overlaps(&s.subnet)))
     }
 
     fn ensure_bridge(&self, spec: &NetworkSpec) -> Result<Kind> {
@@ -206,9 +231,12 @@ impl Inner {
         };
         if made {
             self.refuse_overlap(spec)?;
-            let mac = gateways(spec)
-                .first()
-                .map_or([2, 0x42, 0, 0, 0, 1], |g| mac_for(g.addr().into()));
+            let mac = match gateways(spec).first() {
+                // Sandboxes of an overlay know their router by this address.
+                Some(_) if spec.driver == NetworkDriver::Overlay => ROUTER_MAC,
+                Some(g) => mac_for(g.addr().into()),
+                None => [2, 0x42, 0, 0, 0, 1],
+            };
             let mtu = spec
                 .options
                 .get("com.docker.network.driver.mtu")
@@ -275,141 +303,6 @@ impl Inner {
         Ok(())
     }
 
-    fn ensure_router(&self, spec: &NetworkSpec) -> Result<Router> {
-        let path = self.netns.join(format!("{ROUTER}{}", spec.id));
-        let context = || format!("cannot make the router of network {}", spec.name);
-        let inside = |_: &File| {
-            for (setting, value) in [
-                ("ip_forward", "1"),
-                ("conf/all/rp_filter", "0"),
-                ("conf/default/rp_filter", "0"),
-                ("conf/all/send_redirects", "0"),
-                ("conf/default/send_redirects", "0"),
-            ] {
-                ns::sysctl(&format!("ipv4/{setting}"), value)?;
-            }
-            let _ = ns::sysctl("ipv6/conf/default/disable_ipv6", "1");
-            Ok((route::open()?, nft::open()?))
-        };
-        let fresh = !ns::is_kept(&path);
-        let (route, nft) = if fresh {
-            ns::remove(&path).map_err(failed(context()))?;
-            ns::create(&path, inside).map_err(failed(context()))?
-        } else {
-            let ns = File::open(&path).map_err(failed(context()))?;
-            ns::within(&ns, || inside(&ns)).map_err(failed(context()))?
-        };
-        let built = self.configure_router(spec, &path, &route).and_then(|uplink| {
-            let gateway = gateways(spec)
-                .first()
-                .map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr);
-            let table = Table::open(nft, router::skeleton(gateway, spec.ingress))?;
-            Ok((uplink, table))
-        });
-        match built {
-            Ok((uplink, table)) => Ok(Router {
-                route,
-                table,
-                uplink,
-                path,
-            }),
-            Err(e) => {
-                if fresh {
-                    let _ = ns::remove(&path);
-                    let _ = self.route.apply(vec![route::del_link(&host_uplink(&spec.id))]);
-                }
-                Err(failed(context())(e))
-            }
-        }
-    }
-
-    /// Addresses and routes of a router, and its uplink.
-    fn configure_router(
-        &self,
-        spec: &NetworkSpec,
-        path: &Path,
-        inside: &Socket,
-    ) -> io::Result<Option<(Ipv4Addr, Ipv4Addr)>> {
-        let mut msgs = vec![route::link_up(1)];
-        msgs.extend(
-            gateways(spec)
-                .iter()
-                .map(|g| route::add_address(1, IpNet::from(IpAddr::V4(g.addr())), 0)),
-        );
-        // Who asks for an address that nobody has is told at once.
-        msgs.extend(
-            spec.subnets
-                .iter()
-                .filter(|s| s.subnet.addr().is_ipv4())
-                .map(|s| Route::unreachable(s.subnet).set()),
-        );
-        inside.apply(msgs)?;
-        if spec.internal {
-            return Ok(None);
-        }
-        let name = host_uplink(&spec.id);
-        let (link, number) = self.ensure_uplink(&name, path)?;
-        let (host, router) = uplink_addresses(number);
-        let pair = |ip: Ipv4Addr| Ipv4Net::new_assert(ip, 31).into();
-        self.route.apply(vec![
-            route::add_address(link, pair(host), 0),
-            route::link_up(link),
-        ])?;
-        let far = route::link(inside, UPLINK)?.ok_or(io::ErrorKind::NotFound)?.index;
-        inside.apply(vec![
-            route::add_address(far, pair(router), 0),
-            route::link_up(far),
-            Route::default_via(host.into(), far).set(),
-        ])?;
-        route::settle(&self.route, &name)?;
-        for (setting, value) in [("route_localnet", "1"), ("send_redirects", "0")] {
-            ns::within(&self.host_ns, || {
-                ns::sysctl(&format!("ipv4/conf/{name}/{setting}"), value)
-            })?;
-        }
-        register(self, &name, Some(spec), true)?;
-        Ok(Some((host, router)))
-    }
-
-    /// The host's end of an uplink, made if need be: index and number of its addresses.
-    fn ensure_uplink(&self, name: &str, router: &Path) -> io::Result<(u32, u32)> {
-        let addresses = route::addresses(&self.route)?;
-        let number = |a: &IpNet| match a {
-            IpNet::V4(a) => u32::from(a.addr())
-                .checked_sub(u32::from(UPLINK_POOL))
-                .map(|n| n / 2),
-            IpNet::V6(_) => None,
-        };
-        if let Some(l) = route::link(&self.route, name)?
-            && let Some(n) = addresses
-                .iter()
-                .filter(|(i, _)| *i == l.index)
-                .find_map(|(_, a)| number(a))
-        {
-            return Ok((l.index, n));
-        }
-        let taken: HashSet<u32> = addresses.iter().filter_map(|(_, a)| number(a)).collect();
-        let free = (0..UPLINKS)
-            .find(|n| !taken.contains(n))
-            .ok_or_else(|| io::Error::other("all addresses of uplinks are in use"))?;
-        let near = VethEnd {
-            name,
-            ..VethEnd::default()
-        };
-        let far = VethEnd {
-            name: UPLINK,
-            mac: Some(ROUTER_MAC),
-            ..VethEnd::default()
-        };
-        let ns = File::open(router)?;
-        self.route.apply(vec![
-            route::del_link(name),
-            route::new_veth(&near, &far, ns.as_fd(), 0),
-        ])?;
-        let link = route::link(&self.route, name)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok((link.index, free))
-    }
-
     pub(crate) fn remove_network(&self, id: &str) -> Result<()> {
         let _building = lock(&self.building);
         let known = lock(&self.networks).remove(id);
@@ -421,7 +314,7 @@ impl Inner {
                 kind: Kind::Router(r),
                 ..
             }) => r.path.clone(),
-            _ => self.netns.join(format!("{ROUTER}{id}")),
+            _ => self.router_path(id),
         };
         if path.exists() {
             let uplink = host_uplink(id);
@@ -444,64 +337,5 @@ impl Inner {
             register(self, &n.spec.bridge_name(), None, false).map_err(failed(context()))?;
         }
         Ok(())
-    }
-
-    pub(crate) fn list_networks(&self) -> Result<Vec<String>> {
-        let mut ids = ns::list(&self.netns, ROUTER)?;
-        let links = route::links(&self.route).map_err(failed("cannot list interfaces"))?;
-        ids.extend(
-            links
-                .iter()
-                .filter_map(|l| l.alias.strip_prefix(ALIAS))
-                .map(str::to_owned),
-        );
-        Ok(ids)
-    }
-
-    /// Subnets of the host's own interfaces and routes.
-    pub(crate) fn host_subnets(&self) -> Result<Vec<IpNet>> {
-        let context = "cannot list the host's networks";
-        let ours: HashSet<u32> = route::links(&self.route)
-            .map_err(failed(context))?
-            .iter()
-            .filter(|l| l.alias.starts_with(ALIAS) || l.name.starts_with("tu-"))
-            .map(|l| l.index)
-            .collect();
-        let mut nets: Vec<IpNet> = Vec::new();
-        for (index, a) in route::addresses(&self.route).map_err(failed(context))? {
-            if !ours.contains(&index) && !a.addr().is_loopback() {
-                nets.push(a.trunc());
-            }
-        }
-        for (net, index) in route::routes(&self.route).map_err(failed(context))? {
-            if !ours.contains(&index) {
-                nets.push(net);
-            }
-        }
-        nets.extend(
-            self.dns
-                .host_servers()
-                .into_iter()
-                .filter(|a| !a.is_loopback())
-                .map(IpNet::from),
-        );
-        nets.sort();
-        nets.dedup();
-        Ok(nets)
-    }
-
-    pub(crate) fn host_addresses(&self) -> Result<Vec<(String, IpNet)>> {
-        let context = "cannot list the host's addresses";
-        let links = route::links(&self.route).map_err(failed(context))?;
-        let addresses = route::addresses(&self.route).map_err(failed(context))?;
-        let name = |i| {
-            let l = links.iter().find(|l| l.index == i)?;
-            (!l.alias.starts_with(ALIAS) && !l.name.starts_with("tu-") && l.name != "lo")
-                .then(|| l.name.clone())
-        };
-        Ok(addresses
-            .into_iter()
-            .filter_map(|(i, a)| Some((name(i)?, a)))
-            .collect())
     }
 }

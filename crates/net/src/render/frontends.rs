@@ -24,7 +24,7 @@ const NO_VIPS: &str = "no_vips";
 /// The same for ports of addresses.
 const NO_SERVICES: &str = "no_services";
 /// The same for published ports.
-pub(crate) const NO_PORTS: &str = "no_ports";
+const NO_PORTS: &str = "no_ports";
 /// Backends, each paired with itself.
 pub(crate) const SELF: &str = "self";
 
@@ -82,7 +82,18 @@ pub(crate) fn lookups() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// Rules that refuse what nothing serves.
+/// Rules that refuse published ports behind which nothing serves.
+pub(crate) fn port_refusals() -> Vec<Vec<Expr>> {
+    let port = [Expr::L4Proto(0), Expr::Dport(1), Expr::InSet(NO_PORTS, 0, true)];
+    let tcp = [Expr::L4Proto(4), Expr::Eq(4, vec![6])];
+    vec![
+        [&tcp[..], &port, &[Expr::RejectTcp]].concat(),
+        [&port[..], &[Expr::Reject]].concat(),
+    ]
+}
+
+/// Rules that refuse what nothing serves. They stand where addresses are translated, which only the first packet
+/// of a connection passes.
 pub(crate) fn refusals() -> Vec<Vec<Expr>> {
     let vip = [Expr::Daddr(0), Expr::InSet(NO_VIPS, 0, true)];
     let service = [

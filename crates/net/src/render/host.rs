@@ -20,6 +20,8 @@ pub(crate) const SAME: &str = "same";
 pub(crate) const INTERNAL: &str = "internal";
 /// Those whose packets leave under the host's address.
 pub(crate) const MASQUERADED: &str = "masqueraded";
+/// Bridges of routing meshes.
+pub(crate) const MESH: &str = "mesh";
 
 /// Endpoints with published ports, each paired with itself.
 pub(crate) const PUBLISHED_SELF: &str = "published_self";
@@ -73,6 +75,11 @@ pub(crate) fn skeleton() -> Vec<Op> {
             key: &[IFNAME],
             data: &[],
         },
+        Set {
+            name: MESH,
+            key: &[IFNAME],
+            data: &[],
+        },
     ]);
     steps(sets, chains())
 }
@@ -103,8 +110,11 @@ fn chains() -> Vec<Chain> {
     to_local.push(Expr::Verdict(Verdict::Jump("to_published".into())));
     let mut entry = frontends::lookups();
     entry.push(to_local);
+    entry.extend(frontends::refusals());
+    let mut to_published = published(true);
+    to_published.extend(frontends::port_refusals());
     vec![
-        ("to_published", None, published(true)),
+        ("to_published", None, to_published),
         (
             "guard",
             Some((ChainType::Filter, Hook::Prerouting, -300)),
@@ -116,16 +126,6 @@ fn chains() -> Vec<Chain> {
             entry.clone(),
         ),
         ("output", Some((ChainType::Nat, Hook::Output, -100)), entry),
-        (
-            "refuse",
-            Some((ChainType::Filter, Hook::Prerouting, -90)),
-            frontends::refusals(),
-        ),
-        (
-            "refuse_own",
-            Some((ChainType::Filter, Hook::Output, -90)),
-            frontends::refusals(),
-        ),
         ("forward", Some((ChainType::Filter, Hook::Forward, -1)), forward()),
         (
             "postrouting",
@@ -164,11 +164,12 @@ pub(crate) fn published(at: bool) -> Vec<Vec<Expr>> {
 /// `route_localnet` lets connections to 127.0.0.1 be led to containers; nobody else may send to such addresses.
 fn guard() -> Vec<Expr> {
     vec![
-        Expr::IifName(4),
-        Expr::Ne(4, crate::netlink::nft::ifname("lo").to_vec()),
+        // Cheapest first: all packets come by.
         Expr::Daddr(0),
         Expr::Mask(0, [255, 0, 0, 0]),
         Expr::Eq(0, vec![127, 0, 0, 0]),
+        Expr::IifName(4),
+        Expr::Ne(4, crate::netlink::nft::ifname("lo").to_vec()),
         Expr::Verdict(Verdict::Drop),
     ]
 }
@@ -231,6 +232,15 @@ fn postrouting() -> Vec<Vec<Expr>> {
             Expr::Saddr(4),
             Expr::Mask(4, [255, 0, 0, 0]),
             Expr::Eq(4, vec![127, 0, 0, 0]),
+            Expr::Masquerade,
+        ],
+        // A UDP server answers from whatever address its route prefers; only a neighbour in the network gets the
+        // answer from the address that was asked.
+        vec![
+            Expr::OifName(0),
+            Expr::InSet(MESH, 0, true),
+            Expr::L4Proto(4),
+            Expr::Eq(4, vec![17]),
             Expr::Masquerade,
         ],
         // Back into the network it came from: the answer must take the same way.

@@ -18,26 +18,14 @@ pub(crate) fn skeleton(gateway: Ipv4Addr, ingress: bool) -> Vec<Op> {
     });
     let from_uplink = |rest: Vec<Expr>| [Expr::iif_is(UPLINK).to_vec(), rest].concat();
     let mut entry = frontends::lookups();
-    entry.extend(published(false).into_iter().map(from_uplink));
-    let mut refusals = frontends::refusals();
-    let port = vec![
-        Expr::L4Proto(0),
-        Expr::Dport(1),
-        Expr::InSet(frontends::NO_PORTS, 0, true),
-    ];
-    let tcp = vec![Expr::L4Proto(4), Expr::Eq(4, vec![6])];
-    refusals.push(from_uplink([tcp, port.clone(), vec![Expr::RejectTcp]].concat()));
-    refusals.push(from_uplink([port, vec![Expr::Reject]].concat()));
+    entry.extend(published(false).into_iter().map(&from_uplink));
+    entry.extend(frontends::refusals());
+    entry.extend(frontends::port_refusals().into_iter().map(from_uplink));
     let chains: Vec<Chain> = vec![
         (
             "prerouting",
             Some((ChainType::Nat, Hook::Prerouting, -100)),
             entry,
-        ),
-        (
-            "refuse",
-            Some((ChainType::Filter, Hook::Prerouting, -90)),
-            refusals,
         ),
         ("forward", Some((ChainType::Filter, Hook::Forward, 0)), forward()),
         (

@@ -1,0 +1,72 @@
+//! What there is: networks made here, and the host's own subnets and addresses.
+
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+use tripod_model::Result;
+
+use super::networks::{ALIAS, ROUTER};
+use super::{Inner, failed};
+use crate::netlink::route;
+use crate::ns;
+
+impl Inner {
+    pub(crate) fn list_networks(&self) -> Result<Vec<String>> {
+        let mut ids = ns::list(&self.netns, ROUTER)?;
+        let links = route::links(&self.route).map_err(failed("cannot list interfaces"))?;
+        ids.extend(
+            links
+                .iter()
+                .filter_map(|l| l.alias.strip_prefix(ALIAS))
+                .map(str::to_owned),
+        );
+        Ok(ids)
+    }
+
+    /// Subnets of the host's own interfaces and routes.
+    pub(crate) fn host_subnets(&self) -> Result<Vec<IpNet>> {
+        let context = "cannot list the host's networks";
+        let ours: HashSet<u32> = route::links(&self.route)
+            .map_err(failed(context))?
+            .iter()
+            .filter(|l| l.alias.starts_with(ALIAS) || l.name.starts_with("tu-"))
+            .map(|l| l.index)
+            .collect();
+        let mut nets: Vec<IpNet> = Vec::new();
+        for (index, a) in route::addresses(&self.route).map_err(failed(context))? {
+            if !ours.contains(&index) && !a.addr().is_loopback() {
+                nets.push(a.trunc());
+            }
+        }
+        for (net, index) in route::routes(&self.route).map_err(failed(context))? {
+            if !ours.contains(&index) {
+                nets.push(net);
+            }
+        }
+        nets.extend(
+            self.dns
+                .host_servers()
+                .into_iter()
+                .filter(|a| !a.is_loopback())
+                .map(IpNet::from),
+        );
+        nets.sort();
+        nets.dedup();
+        Ok(nets)
+    }
+
+    pub(crate) fn host_addresses(&self) -> Result<Vec<(String, IpNet)>> {
+        let context = "cannot list the host's addresses";
+        let links = route::links(&self.route).map_err(failed(context))?;
+        let addresses = route::addresses(&self.route).map_err(failed(context))?;
+        let name = |i| {
+            let l = links.iter().find(|l| l.index == i)?;
+            (!l.alias.starts_with(ALIAS) && !l.name.starts_with("tu-") && l.name != "lo")
+                .then(|| l.name.clone())
+        };
+        Ok(addresses
+            .into_iter()
+            .filter_map(|(i, a)| Some((name(i)?, a)))
+            .collect())
+    }
+}
