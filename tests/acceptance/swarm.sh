@@ -85,7 +85,7 @@ changes() {
   soon 20 "and that is told" prints rollback_completed -- field '{{.UpdateStatus.State}}' quantum
   LIMIT=90 check "rolled back once more is green" eval 'docker service rollback -q -d=false quantum && get http://192.0.2.1:8000/ | grep -q green'
   soon 20 "and is over" prints rollback_completed -- field '{{.UpdateStatus.State}}' quantum
-  check "an update that fails is rolled back" says 'rollback' -- tty "docker service update -d=false --update-delay 0s --update-monitor 2s --update-failure-action rollback --image busybox --args \"sh -c 'exit 3'\" quantum"
+  LIMIT=90 check "an update that fails is rolled back" says 'rollback' -- tty "docker service update -d=false --update-delay 0s --update-monitor 2s --update-failure-action rollback --image busybox --args \"sh -c 'exit 3'\" quantum"
   soon 20 "it ends so" says '^rollback_completed$' -- field '{{.UpdateStatus.State}}' quantum
   soon 10 "all four run" prints 4/4 -- replicas quantum
   check "the same page" says green -- get http://192.0.2.1:8000/
@@ -158,7 +158,7 @@ data() {
   check "create" eval 'printf hidden | docker secret create password - | grep -qE "^$ID\$"'
   check "config" eval 'printf "colour=red\n" | docker config create settings - | grep -qE "^$ID\$"'
   check "a template" eval 'echo "I am {{.Service.Name}}, {{secret \"password\"}}, {{env \"X\"}}" | docker config create --template-driver golang greeting -'
-  check "a name is used once" eval '! docker secret create password /etc/hostname >"$WORK/x" 2>&1 && grep -q "name conflicts with an existing object" "$WORK/x"'
+  check "a name is used once" eval '! docker secret create password /etc/hostname >"$WORK/x" 2>&1 && grep -q "already exists" "$WORK/x"'
   check "too large" eval '! head -c 600000 /dev/zero | docker secret create large - >"$WORK/x" 2>&1 && grep -q "secret data must be larger than 0 and less than 512000 bytes" "$WORK/x"'
   check "its content is not told" json '.[0].Spec.Data == null and .[0].Spec.Name == "password"' -- docker secret inspect password
   check "a config's is" says '^colour=red$' -- docker config inspect --pretty settings
