@@ -34,7 +34,7 @@ pub use containers::{CreateContainer, Created};
 pub use events::Events;
 pub use lifecycle::StopOptions;
 pub use merge::{clean as clean_path, parse_port};
-pub use names::new_id;
+pub use names::{generate as generate_name, new_id};
 pub use networks::{ClusterNetworks, ConnectRequest, CreateNetwork, NetworkRecord};
 pub use prune::Pruned;
 pub use record::{ContainerRecord, ExecRecord, MountPoint, Owner};

@@ -21,7 +21,7 @@ const NOUNS: &[&str] = &[
 ];
 
 /// A made-up name such as `swift_heron`; after some tries with a number, so that one is always free.
-pub(crate) fn generate(mut taken: impl FnMut(&str) -> bool) -> String {
+pub fn generate(mut taken: impl FnMut(&str) -> bool) -> String {
     let mut rng = rand::rng();
     for attempt in 0.. {
         let adjective = ADJECTIVES[rng.random_range(0..ADJECTIVES.len())];

@@ -79,6 +79,9 @@ async fn read_spec(call: Call) -> Result<ServiceSpec, Fault> {
 async fn create(docker: &Docker, manager: &Manager, call: Call) -> Reply {
     let auth = call.header("X-Registry-Auth").map(str::to_owned);
     let mut spec = read_spec(call).await?;
+    if spec.name.is_empty() {
+        spec.name = tripod_agent::generate_name(|name| manager.service(name).is_ok());
+    }
     let warnings = pin(docker, &mut spec, auth, None).await;
     let made = manager.service_create(spec).await?;
     let mut answer = json!({"ID": made.metadata.name});

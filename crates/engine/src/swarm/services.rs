@@ -169,7 +169,9 @@ impl Manager {
         counts.desired = match &service.spec.mode {
             ServiceMode::Replicated { replicas } => *replicas,
             ServiceMode::ReplicatedJob { max_concurrent, .. } => *max_concurrent,
-            ServiceMode::Global {} | ServiceMode::GlobalJob {} => wanted,
+            ServiceMode::Global {} => wanted,
+            // As SwarmKit has it: those that are yet to complete.
+            ServiceMode::GlobalJob {} => wanted.saturating_sub(counts.completed),
         };
         counts
     }

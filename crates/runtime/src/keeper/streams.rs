@@ -150,7 +150,14 @@ impl Server {
         )?;
         set_nonblocking(&socket)?;
         let n = self.number();
-        self.watch(socket.as_fd(), Source::Attachment, n, EpollFlags::EPOLLIN)?;
+        // Input for a process that is yet to be started stays in the socket until it is (`forward_stdin`).
+        let started = proc.and_then(|n| self.procs.get(&n)).is_some_and(|p| p.pid != 0);
+        let flags = if started {
+            EpollFlags::EPOLLIN
+        } else {
+            EpollFlags::empty()
+        };
+        self.watch(socket.as_fd(), Source::Attachment, n, flags)?;
         self.attachments.insert(
             n,
             Attachment {
