@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tripod_model::Time;
-use tripod_model::container::{ContainerSpec, ContainerStatus, Health, HealthCheck, HealthResult, HealthStatus};
+use tripod_model::container::{
+    ContainerSpec, ContainerStatus, Health, HealthCheck, HealthResult, HealthStatus,
+};
 
 use crate::ports::ExecRequest;
 use crate::record::ContainerRecord;

@@ -157,9 +157,19 @@ impl Agent {
     /// Counts a container that ran before this daemon among the users of its volumes.
     pub(crate) async fn hold_mounts(&self, record: &ContainerRecord) {
         for point in record.mounts.iter().filter(|p| p.mount.kind == MountKind::Volume) {
-            let held = async { self.inner.ports.volumes.mount(&*self.volume(&point.mount.source)?).await };
+            let held = async {
+                self.inner
+                    .ports
+                    .volumes
+                    .mount(&*self.volume(&point.mount.source)?)
+                    .await
+            };
             if let Err(e) = held.await {
-                tracing::warn!("volume {} of {} is not held: {e}", point.mount.source, record.name);
+                tracing::warn!(
+                    "volume {} of {} is not held: {e}",
+                    point.mount.source,
+                    record.name
+                );
             }
         }
     }
@@ -171,10 +181,10 @@ impl Agent {
 
     async fn release(&self, mounts: &[MountPoint]) {
         for point in mounts.iter().filter(|p| p.mount.kind == MountKind::Volume) {
-            if let Ok(volume) = self.volume(&point.mount.source) {
-                if let Err(e) = self.inner.ports.volumes.unmount(&volume).await {
-                    tracing::warn!("volume {} stays mounted: {e}", volume.name);
-                }
+            if let Ok(volume) = self.volume(&point.mount.source)
+                && let Err(e) = self.inner.ports.volumes.unmount(&volume).await
+            {
+                tracing::warn!("volume {} stays mounted: {e}", volume.name);
             }
         }
     }

@@ -158,10 +158,10 @@ impl Agent {
             .iter()
             .filter(|m| m.mount.anonymous && m.mount.kind == MountKind::Volume)
         {
-            if self.volume_users(&m.mount.source).is_empty() {
-                if let Err(e) = self.remove_volume(&m.mount.source, true).await {
-                    tracing::warn!("anonymous volume {} stays: {e}", m.mount.source);
-                }
+            if self.volume_users(&m.mount.source).is_empty()
+                && let Err(e) = self.remove_volume(&m.mount.source, true).await
+            {
+                tracing::warn!("anonymous volume {} stays: {e}", m.mount.source);
             }
         }
     }

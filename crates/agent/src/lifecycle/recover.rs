@@ -108,10 +108,10 @@ impl Agent {
                 .cloned()
                 .collect();
             for e in &real {
-                if let Ok(spec) = self.network(&e.network_id) {
-                    if let Err(error) = self.ensure_real(&spec).await {
-                        tracing::warn!("network {} of {} is broken: {error}", spec.name, record.name);
-                    }
+                if let Ok(spec) = self.network(&e.network_id)
+                    && let Err(error) = self.ensure_real(&spec).await
+                {
+                    tracing::warn!("network {} of {} is broken: {error}", spec.name, record.name);
                 }
             }
             let dns = SandboxDns { embedded, upstream };

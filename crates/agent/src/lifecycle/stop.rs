@@ -219,7 +219,9 @@ impl Agent {
         for record in self.containers().into_iter().filter(|r| r.is_running()) {
             let agent = self.clone();
             stops.spawn(async move {
-                let Ok(container) = agent.inner.table.find(&record.id) else { return };
+                let Ok(container) = agent.inner.table.find(&record.id) else {
+                    return;
+                };
                 if let Err(e) = agent.stop_running(&container, StopOptions::default()).await {
                     tracing::warn!("{} does not stop: {e}", record.name);
                 }

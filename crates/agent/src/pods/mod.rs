@@ -254,6 +254,7 @@ impl Pods {
             };
             if !wanted.contains(pod) && !self.workers.contains_key(pod) {
                 let agent = self.agent.clone();
+                let ended = self.ended.clone();
                 tokio::spawn(async move {
                     let _ = agent
                         .stop_container(&record.id, crate::StopOptions::default())
@@ -265,6 +266,8 @@ impl Pods {
                     if let Err(e) = agent.remove_container(&record.id, options).await {
                         tracing::warn!("{} stays: {e}", record.name);
                     }
+                    // No worker's key: its networks may be empty now.
+                    let _ = ended.send(String::new());
                 });
             }
         }

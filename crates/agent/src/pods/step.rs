@@ -36,9 +36,11 @@ pub(crate) fn step(
             (true, false) => Action::Report(TaskState::Shutdown, "shutdown", String::new()),
             (_, true) => Action::Wait,
             // Somebody else removed it: a task has one container in its life.
-            (false, false) if reported >= TaskState::Ready => {
-                Action::Report(TaskState::Failed, "started", "task: its container was removed".into())
-            }
+            (false, false) if reported >= TaskState::Ready => Action::Report(
+                TaskState::Failed,
+                "started",
+                "task: its container was removed".into(),
+            ),
             (false, false) => Action::Prepare,
         };
     };
@@ -152,7 +154,13 @@ mod tests {
         let sick = record(Running, 0, Some(HealthStatus::Unhealthy));
         for (desired, gone, reported, container, want) in [
             (D::Running, false, T::Assigned, None, Action::Prepare),
-            (D::Running, false, T::Running, None, failed("task: its container was removed")),
+            (
+                D::Running,
+                false,
+                T::Running,
+                None,
+                failed("task: its container was removed"),
+            ),
             (
                 D::Ready,
                 false,

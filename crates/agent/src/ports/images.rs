@@ -98,6 +98,9 @@ pub struct ImageUsage {
     pub shared: std::collections::HashMap<String, u64>,
 }
 
+/// A change of the store: action, image id, attributes.
+pub type ImageEvent = (String, String, Vec<(String, String)>);
+
 /// The node's content store and snapshots. All methods may be called at the same time.
 #[async_trait]
 pub trait Images: Send + Sync {
@@ -226,5 +229,5 @@ pub trait Images: Send + Sync {
 
     /// Changes of the store that events are made of (pull, tag, untag, delete, load, import): action, image
     /// id, attributes.
-    fn events(&self) -> BoxStream<(String, String, Vec<(String, String)>)>;
+    fn events(&self) -> BoxStream<ImageEvent>;
 }

@@ -273,9 +273,6 @@ fn pods_and_networks_of_an_earlier_life_go_with_a_full_assignment() {
             assert_eq!(agent.container(&id).unwrap_err().kind, ErrorKind::NotFound);
             assert!(w.net.sandbox(&id).is_none());
             assert_eq!(status(&agent, &local), Running);
-            // The next word of the manager's finds the network empty.
-            session.assign_pods(&[]);
-            w.settle(&agent).await;
             assert!(!w.net.has_network("overlay"));
             assert!(w.net.has_network(&agent.network("bridge").unwrap().id));
 

@@ -83,7 +83,7 @@ fn an_end_while_no_daemon_was_there_is_known() {
         assert!(w.runtime.unacknowledged().is_empty());
         w.assert_down(&web);
         refused(agent.container(&rm), ErrorKind::NotFound);
-        assert_eq!(w.images.snapshot_ids(), [web.clone()]);
+        assert_eq!(w.images.snapshot_ids(), std::slice::from_ref(&web));
         agent.start_container(&web).await.unwrap();
     });
 }
@@ -114,9 +114,9 @@ fn what_nobody_owns_is_removed() {
     w.net.plant_sandbox("stranger");
     w.images.plant_snapshot("stranger");
     w.life(async |agent| {
-        assert_eq!(w.runtime.running(), [web.clone()]);
-        assert_eq!(w.net.sandbox_ids(), [web.clone()]);
-        assert_eq!(w.images.snapshot_ids(), [web.clone()]);
+        assert_eq!(w.runtime.running(), std::slice::from_ref(&web));
+        assert_eq!(w.net.sandbox_ids(), std::slice::from_ref(&web));
+        assert_eq!(w.images.snapshot_ids(), std::slice::from_ref(&web));
         assert_eq!(w.files(), [format!("root/containers/{web}")]);
         w.settle(&agent).await;
         assert!(w.runtime.unacknowledged().is_empty());

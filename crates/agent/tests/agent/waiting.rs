@@ -231,7 +231,7 @@ fn execs_are_remembered_until_their_container_goes() {
         agent.start_container(&id).await.unwrap();
         refused(make(command(&[])), Invalid);
         let exec = make(command(&["ls", "-l"])).unwrap();
-        assert_eq!(agent.exec_ids(&id), [exec.clone()]);
+        assert_eq!(agent.exec_ids(&id), std::slice::from_ref(&exec));
         let _streams = agent.start_exec(&exec, None).await.unwrap();
         let record = agent.exec(&exec).unwrap();
         assert_eq!((record.running, record.pid, record.exit_code), (true, 4711, None));

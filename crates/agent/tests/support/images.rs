@@ -264,7 +264,7 @@ impl Images for FakeImages {
         self.script.step("images.copy_up", container).await
     }
 
-    fn events(&self) -> BoxStream<(String, String, Vec<(String, String)>)> {
+    fn events(&self) -> BoxStream<ImageEvent> {
         futures::stream::pending().boxed()
     }
 }
