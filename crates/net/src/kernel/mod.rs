@@ -90,12 +90,6 @@ impl KernelNet {
         let route = route::open().map_err(failed("cannot open a routing socket"))?;
         let socket = nft::open().map_err(failed("cannot open a netfilter socket"))?;
         let table = Table::open(socket, host::skeleton()).map_err(failed("cannot set up nftables"))?;
-        for chain in nft::dropping_forward_chains(table.socket()).unwrap_or_default() {
-            tracing::warn!(
-                "the nftables chain {chain} of another program drops forwarded packets by default: containers reach \
-                 the outside and published ports only as far as it allows"
-            );
-        }
         ns::sysctl("ipv4/ip_forward", "1").map_err(failed("cannot enable IP forwarding"))?;
         // Either this or the interface's own setting is enough for a redirect to be sent; a redirect would lead
         // connections around the translation.
@@ -160,6 +154,11 @@ impl KernelNet {
     /// The kernel's.
     pub async fn withdraw(&self) -> Result<()> {
         self.blocking(|i| {
+            let socket = i.table.socket();
+            for chain in nft::dropping_forward_chains(socket).unwrap_or_default() {
+                nft::dismiss(socket, &chain, None)
+                    .map_err(failed(format_args!("cannot remove rules from {chain}")))?;
+            }
             i.table
                 .remove()
                 .map_err(failed("cannot remove the nftables table"))

@@ -12,7 +12,7 @@ use tripod_model::{Error, Result};
 use super::table::Table;
 use super::{Inner, failed, lock};
 use crate::netlink::nft::{Data, ifname};
-use crate::netlink::{Socket, route};
+use crate::netlink::{Socket, nft, route};
 use crate::ns;
 use crate::render::host::{INTERNAL, MANAGED, MASQUERADED, MESH, SAME};
 use crate::render::links::Attachment;
@@ -153,7 +153,28 @@ pub(super) fn register(
             &one,
             spec.is_some_and(|s| s.ingress && name == s.bridge_name()),
         );
-    })
+    })?;
+    pass_others(inner.table.socket(), name, spec.is_some());
+    Ok(())
+}
+
+/// Has filters of other programs, which drop by default, accept what the host's table let pass.
+fn pass_others(socket: &Socket, name: &str, wanted: bool) {
+    for chain in nft::dropping_forward_chains(socket).unwrap_or_default() {
+        let done = if wanted {
+            nft::admit(socket, &chain, name)
+        } else {
+            nft::dismiss(socket, &chain, Some(name))
+        };
+        if let Err(error) = done {
+            tracing::warn!(
+                %error,
+                "the nftables chain {chain} of another program drops forwarded packets by default, and no rule for \
+                 interface {name} could be put into it: its containers reach the outside, and its published ports \
+                 are reached, only as far as that program allows"
+            );
+        }
+    }
 }
 
 impl Inner {

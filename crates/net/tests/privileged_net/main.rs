@@ -3,6 +3,7 @@
 
 mod bridges;
 mod dns;
+mod foreign;
 mod host;
 mod overlays;
 mod speed;

@@ -15,12 +15,17 @@ fn connections(ns: &Path, to: &str) -> f64 {
     inside(ns, move || {
         let start = Instant::now();
         let mut n = 0;
-        while start.elapsed() < Duration::from_millis(700) {
+        while start.elapsed() < Duration::from_millis(100) {
             get_here(to).unwrap();
             n += 1;
         }
         f64::from(n) / start.elapsed().as_secs_f64()
     })
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 /// An `iperf3` server, ended with the test.
@@ -52,7 +57,7 @@ fn gigabits(ns: &Path, address: &str, port: u16) -> f64 {
     let address = address.to_owned();
     let out = inside(ns, move || {
         Command::new("iperf3")
-            .args(["-c", &address, "-p", &port.to_string(), "-t", "2", "-J"])
+            .args(["-c", &address, "-p", &port.to_string(), "-t", "1", "-J"])
             .output()
             .unwrap()
     });
@@ -67,18 +72,21 @@ fn gigabits(ns: &Path, address: &str, port: u16) -> f64 {
 fn translation_costs_little() {
     on_host(|host| async move {
         let net = host.open();
-        let (o, b) = (
-            NetworkSpec {
-                ingress: true,
-                ..overlay("a", "10.0.0.0/24")
-            },
-            bridge("b", "172.20.0.0/16"),
-        );
-        net.ensure_network(&o).await.unwrap();
-        net.ensure_network(&b).await.unwrap();
+        let mesh = NetworkSpec {
+            ingress: true,
+            ..overlay("a", "10.0.0.0/24")
+        };
+        let (o, b) = (overlay("c", "10.0.1.0/24"), bridge("b", "172.20.0.0/16"));
+        for n in [&mesh, &o, &b] {
+            net.ensure_network(n).await.unwrap();
+        }
         let dns = SandboxDns::default();
+        let mut at_mesh = endpoint(&mesh, "4", 11, "eth0");
+        at_mesh.default_route = false;
+        let mut own = endpoint(&o, "1", 11, "eth1");
+        own.default_route = true;
         let s1 = net
-            .create_sandbox_with("s1", &dns, &[endpoint(&o, "1", 11, "eth0")])
+            .create_sandbox_with("s1", &dns, &[at_mesh, own])
             .await
             .unwrap();
         let s2 = net
@@ -90,29 +98,45 @@ fn translation_costs_little() {
             .create_sandbox_with("sb", &dns, std::slice::from_ref(&eb))
             .await
             .unwrap();
-        let _servers = [TestServer::start(&s1, 80, "x"), TestServer::start(&sb, 80, "x")];
+        // A port for each way: the same port of a client to the same server by two ways would be a collision.
+        let _servers: Vec<TestServer> = (80..84)
+            .flat_map(|p| [TestServer::start(&s1, p, "x"), TestServer::start(&sb, p, "x")])
+            .collect();
         let Some(_iperf) = Iperf::start(&s1).zip(Iperf::start(&sb)) else {
             println!("skipped: iperf3 is not installed");
             return;
         };
         assert!(net.wait_listening("s1", &[5201], Duration::from_secs(2)).await);
         assert!(net.wait_listening("sb", &[5201], Duration::from_secs(2)).await);
-        net.set_frontends(&[Frontend {
+        let frontend = |n: &NetworkSpec, vip: &str, published, backend: &str| Frontend {
             id: "svc".into(),
-            network_id: o.id.clone(),
-            vip: Some([10, 0, 0, 2].into()),
+            network_id: n.id.clone(),
+            vip: Some(vip.parse().unwrap()),
             ports: FrontendPorts::All,
-            published: vec![tcp("0.0.0.0", 8080, 80), tcp("0.0.0.0", 8201, 5201)],
+            published,
             backends: vec![Backend {
-                address: [10, 0, 0, 11].into(),
+                address: backend.parse().unwrap(),
                 owner: String::new(),
                 terminating: false,
             }],
             affinity_seconds: 0,
-        }])
+        };
+        let published = vec![
+            tcp("0.0.0.0", 8080, 82),
+            tcp("0.0.0.0", 8083, 83),
+            tcp("0.0.0.0", 8201, 5201),
+        ];
+        net.set_frontends(&[
+            frontend(&mesh, "10.0.0.2", published, "10.0.0.11"),
+            frontend(&o, "10.0.1.2", Vec::new(), "10.0.1.11"),
+        ])
         .await
         .unwrap();
-        let ports = [tcp("0.0.0.0", 9080, 80), tcp("0.0.0.0", 9201, 5201)];
+        let ports = [
+            tcp("0.0.0.0", 9080, 82),
+            tcp("0.0.0.0", 9083, 83),
+            tcp("0.0.0.0", 9201, 5201),
+        ];
         net.publish(
             "sb",
             &eb,
@@ -123,19 +147,50 @@ fn translation_costs_little() {
         )
         .await
         .unwrap();
-        for (what, ns, address, web, perf) in [
-            ("overlay, direct", &s2, "10.0.0.11", 80, 5201),
-            ("overlay, virtual address", &s2, "10.0.0.2", 80, 5201),
-            ("bridge from the host, direct", &host.ns, "172.20.0.2", 80, 5201),
-            ("bridge from the host, published", &host.ns, HOST, 9080, 9201),
-            ("bridge from outside, published", &host.outside, HOST, 9080, 9201),
-            ("mesh from outside", &host.outside, HOST, 8080, 8201),
-            ("mesh from the host", &host.ns, HOST, 8080, 8201),
-        ] {
-            let c = connections(ns, &format!("{address}:{web}"));
-            let g = gigabits(ns, address, perf);
-            println!("{what}: {c:.0} connections/s, {g:.1} Gbit/s");
-            assert!(c > 50.0 && g > 0.2, "{what}: {c} connections/s, {g} Gbit/s");
+        let ways = [
+            ("overlay, direct", &s2, "10.0.1.11", 80, 5201, 0),
+            ("overlay, virtual address", &s2, "10.0.1.2", 81, 5201, 0),
+            ("mesh from outside", &host.outside, HOST, 8080, 8201, 0),
+            ("mesh from the host", &host.ns, HOST, 8083, 8201, 0),
+            (
+                "bridge from the host, direct",
+                &host.ns,
+                "172.20.0.2",
+                80,
+                5201,
+                4,
+            ),
+            ("bridge from the host, published", &host.ns, HOST, 9083, 9201, 4),
+            (
+                "bridge from outside, published",
+                &host.outside,
+                HOST,
+                9080,
+                9201,
+                4,
+            ),
+        ];
+        // In turn, so that what else the machine does is shared by all.
+        let mut rates = ways.map(|_| Vec::new());
+        let mut speeds = ways.map(|_| Vec::new());
+        for round in 0..25 {
+            for (i, (_, ns, address, web, perf, _)) in ways.iter().enumerate() {
+                rates[i].push(connections(ns, &format!("{address}:{web}")));
+                if round % 8 == 0 {
+                    speeds[i].push(gigabits(ns, address, *perf));
+                }
+            }
+        }
+        let (rates, speeds) = (rates.map(median), speeds.map(median));
+        for (i, (what, .., base)) in ways.iter().enumerate() {
+            let (c, g) = (rates[i], speeds[i]);
+            let (rc, rg) = (c / rates[*base], g / speeds[*base]);
+            println!("{what}: {c:.0} connections/s ({rc:.2}), {g:.1} Gbit/s ({rg:.2})");
+            // Room for a machine that does something else at the wrong time.
+            assert!(
+                rc > 0.5 && rg > 0.5,
+                "{what}: {rc:.2} and {rg:.2} of the direct way"
+            );
         }
     });
 }

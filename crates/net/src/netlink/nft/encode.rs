@@ -3,20 +3,20 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::super::{APPEND, CREATE, Msg, Refused, Socket, attr, attrs, text};
+use super::super::{APPEND, CREATE, Msg, Refused, Socket, attr, attrs};
 use super::expr::encode_verdict;
-use super::{ChainType, Data, Element, Hook, Op, Set, VERDICT};
+use super::{ChainType, Data, Element, Op, Set, VERDICT};
 
-const SUBSYSTEM: u16 = 10 << 8;
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const BATCH_BEGIN: u16 = 16;
+pub(super) const BATCH_END: u16 = 17;
 const NEWTABLE: u16 = SUBSYSTEM;
 const DELTABLE: u16 = SUBSYSTEM | 2;
-const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const GETCHAIN: u16 = SUBSYSTEM | 4;
+pub(super) const NEWCHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const GETCHAIN: u16 = SUBSYSTEM | 4;
 const DELCHAIN: u16 = SUBSYSTEM | 5;
-const NEWRULE: u16 = SUBSYSTEM | 6;
-const DELRULE: u16 = SUBSYSTEM | 8;
+pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
+pub(super) const DELRULE: u16 = SUBSYSTEM | 8;
 const NEWSET: u16 = SUBSYSTEM | 9;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
 const GETSETELEM: u16 = SUBSYSTEM | 13;
@@ -71,7 +71,7 @@ pub(crate) fn transaction(socket: &Socket, name: &str, table: Table, ops: &[Op])
     socket.transact(e.msgs, last)
 }
 
-fn batch(kind: u16) -> Msg {
+pub(super) fn batch(kind: u16) -> Msg {
     let mut m = Msg::new(kind, 0);
     m.raw(&[0, 0, 0, 10]);
     m
@@ -273,23 +273,4 @@ pub(crate) fn dump_elements(socket: &Socket, table: &str, set: &str) -> io::Resu
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(all),
     }
-}
-
-/// Base chains of other tables that drop forwarded packets unless a rule of theirs accepts them: `table chain`.
-/// Accepting in a table of ours does not overrule them.
-pub(crate) fn dropping_forward_chains(socket: &Socket) -> io::Result<Vec<String>> {
-    let mut m = Msg::new(GETCHAIN, 0);
-    m.raw(&[FAMILY_IP, 0, 0, 0]);
-    let mut found = Vec::new();
-    socket.dump(m, |kind, b| {
-        let body = b.get(4..).unwrap_or_default();
-        let number = |d: &[u8]| <[u8; 4]>::try_from(d).map_or(u32::MAX, u32::from_be_bytes);
-        let hook = attr(body, 4).and_then(|h| attr(h, 1)).map(number);
-        let drops = attr(body, 5).map(number) == Some(0);
-        if kind == NEWCHAIN && hook == Some(Hook::Forward as u32) && drops {
-            let name = |k| attr(body, k).map(text).unwrap_or_default();
-            found.push(format!("{} {}", name(1), name(3)));
-        }
-    })?;
-    Ok(found)
 }

@@ -4,13 +4,15 @@
 
 mod encode;
 mod expr;
+mod foreign;
 
 use std::io;
 
 use nix::sys::socket::SockProtocol;
 
-pub(crate) use encode::{Table, dropping_forward_chains, dump_elements, transaction};
+pub(crate) use encode::{Table, dump_elements, transaction};
 pub(crate) use expr::{Expr, HostOrder, Verdict};
+pub(crate) use foreign::{admit, dismiss, dropping_forward_chains};
 
 use super::Socket;
 
