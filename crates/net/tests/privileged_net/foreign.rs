@@ -27,7 +27,7 @@ fn dropping_filters_of_others_are_passed() {
             .await
             .unwrap();
         let _out = TestServer::start(&host.outside, 99, "out");
-        let _one = TestServer::start(&s1, 80, "one");
+        let one = TestServer::start(&s1, 80, "one");
         let request = [PortRequest {
             port: tcp("0.0.0.0", 8080, 80),
             host_port_end: 0,
@@ -57,6 +57,7 @@ fn dropping_filters_of_others_are_passed() {
         );
         assert_eq!(get(&host.outside, &at).unwrap(), format!("one {OUTSIDE}"));
 
+        drop(one);
         net.remove_sandbox("s1").await.unwrap();
         net.remove_network(&b.id).await.unwrap();
         let rules = sh("nft list ruleset");

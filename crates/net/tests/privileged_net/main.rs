@@ -5,6 +5,7 @@ mod bridges;
 mod dns;
 mod foreign;
 mod host;
+mod kinds;
 mod overlays;
 mod speed;
 mod throughput;
