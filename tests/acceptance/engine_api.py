@@ -254,7 +254,10 @@ def bad_input(_client):
     got, said = call("POST", create, "{}", {"Content-Type": "text/plain"})
     assert got == 400 and "unsupported Content-Type header" in said, said
     assert call("GET", "/v1.24/_ping", headers={"X-Long": "x" * 60_000})[0] == 200
-    assert call("GET", "/_ping", headers={"X-Long": "x" * 2_000_000})[0] in (400, 431)
+    try:
+        assert call("GET", "/_ping", headers={"X-Long": "x" * 2_000_000})[0] in (400, 431)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # cut off before all of it was sent, which is as good a refusal
 
 
 @test

@@ -152,7 +152,7 @@ impl Agent {
         self.withdraw_files(record);
     }
 
-    fn restart_after(&self, container: &Arc<Container>, delay: std::time::Duration) {
+    pub(super) fn restart_after(&self, container: &Arc<Container>, delay: std::time::Duration) {
         let agent = self.clone();
         let id = container.get().id.clone();
         let token = container.new_run_token();

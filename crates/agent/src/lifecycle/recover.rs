@@ -72,9 +72,6 @@ impl Agent {
         if record.spec.auto_remove && record.state.status == ContainerStatus::Exited && record.run > 0 {
             self.remove_ended(&record).await;
         }
-        if record.state.status == ContainerStatus::Restarting {
-            container.modify(|r| r.state.status = ContainerStatus::Exited);
-        }
         if record.state.status == ContainerStatus::Removing {
             let options = crate::RemoveOptions {
                 force: true,
@@ -203,6 +200,13 @@ impl Agent {
     /// Starts, without holding up the daemon, what its policy wants to run.
     fn start_with_daemon(&self) {
         for record in self.containers() {
+            // A restart that was due when the daemon ended is made up for, and counted as one.
+            if record.state.status == ContainerStatus::Restarting {
+                if let Some(container) = self.inner.table.by_id(&record.id) {
+                    self.restart_after(&container, std::time::Duration::ZERO);
+                }
+                continue;
+            }
             if record.is_running() || !restart::starts_with_daemon(&record) {
                 continue;
             }

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tripod_engine::{ClusterUpdate, Engine, InitRequest, JoinRequest, SwarmInfo};
-use tripod_model::node::Availability;
+use tripod_model::node::{Availability, NodeState};
 use tripod_model::swarm::{Driver, SwarmCluster, SwarmSpec};
 use tripod_model::{Error, Result};
 
@@ -15,6 +15,9 @@ use crate::call::Call;
 use crate::fault::Fault;
 use crate::reply::{self, Reply};
 use crate::{Docker, when};
+
+/// How long the answer to init waits for the node to be ready.
+const READY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 pub(super) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply {
     let engine = &docker.swarm().engine;
@@ -235,7 +238,21 @@ async fn init(docker: &Docker, body: InitBody) -> Reply {
         signing_ca_key,
         availability: availability(&body.availability)?,
     };
-    reply::json(&docker.swarm().engine.swarm_init(request).await?)
+    let engine = &docker.swarm().engine;
+    let id = engine.swarm_init(request).await?;
+    // The client's next question is often for the node: it is answered when the node has its session.
+    let _ = tokio::time::timeout(READY_PATIENCE, ready(engine, &id)).await;
+    reply::json(&id)
+}
+
+/// Returns when a node is ready.
+async fn ready(engine: &Engine, id: &str) -> Result<()> {
+    let manager = engine.manager()?;
+    let mut changes = manager.view_revision();
+    while manager.node(id)?.status.state != NodeState::Ready {
+        changes.changed().await.map_err(Error::internal)?;
+    }
+    Ok(())
 }
 
 fn is_unspecified(listen: &str) -> bool {

@@ -104,10 +104,10 @@ async fn update(docker: &Docker, manager: &Manager, call: Call, id: &str) -> Rep
         _ => return Err(Fault::bad("unsupported registryAuthFrom value")),
     };
     let auth = call.header("X-Registry-Auth").map(str::to_owned);
+    let before = manager.service(id)?;
     let mut spec = read_spec(call).await?;
     let mut warnings = Vec::new();
     if !rollback {
-        let before = manager.service(id)?;
         warnings = pin(docker, &mut spec, auth, Some(&before)).await;
     }
     manager.service_update(id, version, spec, ServiceUpdate { rollback, auth_from_previous }).await?;
