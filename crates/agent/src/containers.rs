@@ -93,7 +93,8 @@ impl Agent {
         };
         self.resolve_volumes_from(&mut spec)?;
         // For the tag of log lines.
-        spec.annotations.insert("tripod.dev/container-name".into(), name.to_owned());
+        spec.annotations
+            .insert("tripod.dev/container-name".into(), name.to_owned());
         let dir = self.options().root.join("containers").join(id);
         std::fs::create_dir_all(&dir)?;
         let undo = |e: Error| {

@@ -120,7 +120,10 @@ impl Agent {
         let mut changes = self.images().events();
         tokio::spawn(async move {
             while let Some((action, id, attributes)) = changes.next().await {
-                agent.inner.events.emit("image", &action, &id, attributes.into_iter().collect());
+                agent
+                    .inner
+                    .events
+                    .emit("image", &action, &id, attributes.into_iter().collect());
             }
         });
     }

@@ -64,7 +64,10 @@ async fn a_unix_socket_serves_and_goes() {
     );
     // The answer, 431, may be lost when the connection ends before all was sent.
     let refused = ask(connect().await.unwrap(), &long).await;
-    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
+    assert!(
+        refused.is_empty() || refused.starts_with("HTTP/1.1 431"),
+        "{refused}"
+    );
     // A client that does not finish its request is let go.
     let slow = tokio::time::timeout(
         Duration::from_secs(5),

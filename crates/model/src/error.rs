@@ -58,7 +58,11 @@ macro_rules! constructors {
 impl Error {
     /// An error of `kind` with a message.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), field: None }
+        Self {
+            kind,
+            message: message.to_string(),
+            field: None,
+        }
     }
 
     constructors! {

@@ -44,7 +44,11 @@ pub fn allocate_where(
 
 fn allocate_v6(pool: &Subnet, used: impl Fn(&IpAddr) -> bool) -> Result<IpAddr> {
     let net = pool.ip_range.unwrap_or(pool.subnet);
-    net.hosts().skip(1).take(65_536).find(|a| is_free(pool, &used, a)).ok_or_else(exhausted)
+    net.hosts()
+        .skip(1)
+        .take(65_536)
+        .find(|a| is_free(pool, &used, a))
+        .ok_or_else(exhausted)
 }
 
 fn is_free(pool: &Subnet, used: impl Fn(&IpAddr) -> bool, a: &IpAddr) -> bool {
@@ -58,7 +62,9 @@ fn exhausted() -> Error {
 /// Checks an address that a user asked for.
 pub fn claim(pool: &Subnet, used: &BTreeSet<IpAddr>, wanted: IpAddr) -> Result<IpAddr> {
     if !pool.subnet.contains(&wanted) {
-        return Err(Error::invalid(format_args!("no configured subnet contains IP address {wanted}")));
+        return Err(Error::invalid(format_args!(
+            "no configured subnet contains IP address {wanted}"
+        )));
     }
     if Some(wanted) == pool.gateway || used.contains(&wanted) {
         return Err(Error::forbidden("Address already in use"));
@@ -69,12 +75,16 @@ pub fn claim(pool: &Subnet, used: &BTreeSet<IpAddr>, wanted: IpAddr) -> Result<I
 /// The first subnet of `size` bits in `pools` that overlaps none of `taken`.
 pub fn pick_subnet(pools: &[(Ipv4Net, u8)], taken: &[IpNet]) -> Result<Ipv4Net> {
     for (pool, size) in pools {
-        let Ok(mut subnets) = pool.subnets(*size) else { continue };
+        let Ok(mut subnets) = pool.subnets(*size) else {
+            continue;
+        };
         if let Some(free) = subnets.find(|s| !taken.iter().any(|t| overlaps(&IpNet::V4(*s), t))) {
             return Ok(free);
         }
     }
-    Err(Error::invalid("all predefined address pools have been fully subnetted"))
+    Err(Error::invalid(
+        "all predefined address pools have been fully subnetted",
+    ))
 }
 
 /// Whether two networks share an address.
@@ -84,8 +94,9 @@ pub fn overlaps(a: &IpNet, b: &IpNet) -> bool {
 
 /// The pools from which local bridge networks take their subnets, as Docker's defaults do.
 pub fn local_pools() -> Vec<(Ipv4Net, u8)> {
-    let mut pools: Vec<(Ipv4Net, u8)> =
-        (17..=31).map(|n| (Ipv4Net::new_assert(Ipv4Addr::new(172, n, 0, 0), 16), 16)).collect();
+    let mut pools: Vec<(Ipv4Net, u8)> = (17..=31)
+        .map(|n| (Ipv4Net::new_assert(Ipv4Addr::new(172, n, 0, 0), 16), 16))
+        .collect();
     pools.push((Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16), 20));
     pools
 }
@@ -101,7 +112,12 @@ mod tests {
 
     fn pool(net: &str) -> Subnet {
         let subnet: IpNet = net.parse().unwrap();
-        Subnet { subnet, gateway: first_host(&subnet), ip_range: None, aux_addresses: Default::default() }
+        Subnet {
+            subnet,
+            gateway: first_host(&subnet),
+            ip_range: None,
+            aux_addresses: Default::default(),
+        }
     }
 
     #[test]
@@ -117,7 +133,10 @@ mod tests {
         }
         assert!(allocate(&p, &used, cursor).is_err());
         used.remove(&"10.1.0.3".parse().unwrap());
-        assert_eq!(allocate(&p, &used, cursor).unwrap(), "10.1.0.3".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            allocate(&p, &used, cursor).unwrap(),
+            "10.1.0.3".parse::<IpAddr>().unwrap()
+        );
     }
 
     #[test]
@@ -130,7 +149,10 @@ mod tests {
     #[test]
     fn subnets_avoid_what_is_taken() {
         let taken = ["172.17.4.0/24".parse().unwrap(), "172.18.0.0/16".parse().unwrap()];
-        assert_eq!(pick_subnet(&local_pools(), &taken).unwrap().to_string(), "172.19.0.0/16");
+        assert_eq!(
+            pick_subnet(&local_pools(), &taken).unwrap().to_string(),
+            "172.19.0.0/16"
+        );
     }
 
     #[test]

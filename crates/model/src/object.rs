@@ -61,7 +61,9 @@ impl ObjectMeta {
 
     /// The user's name: the annotation's, or `name`.
     pub fn display_name(&self) -> &str {
-        self.annotations.get(NAME_ANNOTATION).map_or(self.name.as_str(), String::as_str)
+        self.annotations
+            .get(NAME_ANNOTATION)
+            .map_or(self.name.as_str(), String::as_str)
     }
 }
 
@@ -109,7 +111,11 @@ pub fn encode<K: Kind>(object: &K) -> Vec<u8> {
         #[serde(flatten)]
         object: &'a K,
     }
-    let typed = Typed { api_version: K::API_VERSION, kind: K::KIND, object };
+    let typed = Typed {
+        api_version: K::API_VERSION,
+        kind: K::KIND,
+        object,
+    };
     // Maps with string keys and no floats: cannot fail.
     serde_json::to_vec(&typed).unwrap_or_default()
 }

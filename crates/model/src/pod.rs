@@ -48,7 +48,11 @@ struct RawPod {
 
 impl From<RawPod> for Pod {
     fn from(raw: RawPod) -> Self {
-        let RawPod { mut metadata, spec, status } = raw;
+        let RawPod {
+            mut metadata,
+            spec,
+            status,
+        } = raw;
         let extension = metadata
             .annotations
             .remove(EXTENSION_ANNOTATION)
@@ -59,13 +63,25 @@ impl From<RawPod> for Pod {
             .remove(STATE_ANNOTATION)
             .and_then(|t| serde_json::from_str(&t).ok())
             .unwrap_or_default();
-        Self { metadata, spec, status, extension, state }
+        Self {
+            metadata,
+            spec,
+            status,
+            extension,
+            state,
+        }
     }
 }
 
 impl From<Pod> for RawPod {
     fn from(pod: Pod) -> Self {
-        let Pod { mut metadata, spec, status, extension, state } = pod;
+        let Pod {
+            mut metadata,
+            spec,
+            status,
+            extension,
+            state,
+        } = pod;
         // Plain structs with string keys: serialisation cannot fail.
         if let Ok(text) = serde_json::to_string(&extension) {
             metadata.annotations.insert(EXTENSION_ANNOTATION.into(), text);
@@ -73,7 +89,11 @@ impl From<Pod> for RawPod {
         if let Ok(text) = serde_json::to_string(&state) {
             metadata.annotations.insert(STATE_ANNOTATION.into(), text);
         }
-        Self { metadata, spec, status }
+        Self {
+            metadata,
+            spec,
+            status,
+        }
     }
 }
 
@@ -296,7 +316,11 @@ mod tests {
     fn extension_and_state_travel_in_annotations() {
         let mut pod = Pod::default();
         pod.metadata.name = "web.1.abc".into();
-        pod.extension.swarm = Some(SwarmTask { task_id: "abc".into(), slot: 1, ..Default::default() });
+        pod.extension.swarm = Some(SwarmTask {
+            task_id: "abc".into(),
+            slot: 1,
+            ..Default::default()
+        });
         pod.state.desired = DesiredState::Shutdown;
         pod.spec.rest.insert("hostNetwork".into(), true.into());
         let bytes = encode(&pod);

@@ -34,7 +34,11 @@ impl Reference {
     /// Domain and path as people write them: `busybox`, `spkane/quantum-game`, `localhost:5000/x`.
     pub fn familiar_name(&self) -> String {
         match self.domain.as_str() {
-            "docker.io" => self.path.strip_prefix("library/").unwrap_or(&self.path).to_owned(),
+            "docker.io" => self
+                .path
+                .strip_prefix("library/")
+                .unwrap_or(&self.path)
+                .to_owned(),
             domain => format!("{domain}/{}", self.path),
         }
     }
@@ -46,7 +50,11 @@ impl Reference {
 
     /// The same name without tag and with this digest.
     pub fn with_digest(&self, digest: &str) -> Self {
-        Self { tag: None, digest: Some(digest.to_owned()), ..self.clone() }
+        Self {
+            tag: None,
+            digest: Some(digest.to_owned()),
+            ..self.clone()
+        }
     }
 
     fn suffixed(&self, mut s: String) -> String {
@@ -92,22 +100,38 @@ impl FromStr for Reference {
             _ => ("docker.io".to_owned(), rest.to_owned()),
         };
         if path.chars().any(|c| c.is_ascii_uppercase()) {
-            return Err(Error::invalid("invalid reference format: repository name must be lowercase"));
+            return Err(Error::invalid(
+                "invalid reference format: repository name must be lowercase",
+            ));
         }
         if !is_domain(&domain) || !path.split('/').all(is_component) {
             return Err(bad());
         }
-        let path =
-            if domain == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
+        let path = if domain == "docker.io" && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path
+        };
         if domain.len() + path.len() > 255 {
-            return Err(Error::invalid("repository name must not be more than 255 characters"));
+            return Err(Error::invalid(
+                "repository name must not be more than 255 characters",
+            ));
         }
-        Ok(Self { domain, path, tag, digest })
+        Ok(Self {
+            domain,
+            path,
+            tag,
+            digest,
+        })
     }
 }
 
 fn normal_domain(d: &str) -> String {
-    if d == "index.docker.io" { "docker.io".into() } else { d.to_owned() }
+    if d == "index.docker.io" {
+        "docker.io".into()
+    } else {
+        d.to_owned()
+    }
 }
 
 fn is_domain_word(d: &str) -> bool {
@@ -137,21 +161,29 @@ fn is_component(c: &str) -> bool {
     let ends = |f: Option<char>| f.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     ends(c.chars().next())
         && ends(c.chars().last())
-        && c.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
-        && !["..", "___", "._", "_.", ".-", "-.", "_-", "-_"].iter().any(|s| c.contains(s))
+        && c.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
+        && !["..", "___", "._", "_.", ".-", "-.", "_-", "-_"]
+            .iter()
+            .any(|s| c.contains(s))
 }
 
 fn is_tag(t: &str) -> bool {
     t.len() <= 128
         && t.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && t.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        && t.chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
 /// Whether the text is a digest, `algorithm:hex`.
 pub fn is_digest(d: &str) -> bool {
     match d.split_once(':') {
-        Some(("sha256", hex)) => hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')),
-        Some(("sha512", hex)) => hex.len() == 128 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')),
+        Some(("sha256", hex)) => {
+            hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+        }
+        Some(("sha512", hex)) => {
+            hex.len() == 128 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+        }
         _ => false,
     }
 }
@@ -164,10 +196,22 @@ mod tests {
     fn short_forms() {
         for (name, full, familiar) in [
             ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
-            ("spkane/mongo:5.0", "docker.io/spkane/mongo:5.0", "spkane/mongo:5.0"),
-            ("localhost:5000/a/b", "localhost:5000/a/b:latest", "localhost:5000/a/b:latest"),
+            (
+                "spkane/mongo:5.0",
+                "docker.io/spkane/mongo:5.0",
+                "spkane/mongo:5.0",
+            ),
+            (
+                "localhost:5000/a/b",
+                "localhost:5000/a/b:latest",
+                "localhost:5000/a/b:latest",
+            ),
             ("ghcr.io/x/y:v1", "ghcr.io/x/y:v1", "ghcr.io/x/y:v1"),
-            ("index.docker.io/library/x", "docker.io/library/x:latest", "x:latest"),
+            (
+                "index.docker.io/library/x",
+                "docker.io/library/x:latest",
+                "x:latest",
+            ),
         ] {
             let r = Reference::parse(name).unwrap();
             assert_eq!(r.to_string(), full);
@@ -179,7 +223,18 @@ mod tests {
 
     #[test]
     fn bad_names() {
-        for name in ["", "Busybox", "a:b:c/", "x:", "a//b", "-x", "x@sha256:1", "x:.a", "a..b", "http://x/y"] {
+        for name in [
+            "",
+            "Busybox",
+            "a:b:c/",
+            "x:",
+            "a//b",
+            "-x",
+            "x@sha256:1",
+            "x:.a",
+            "a..b",
+            "http://x/y",
+        ] {
             assert!(Reference::parse(name).is_err(), "{name}");
         }
     }

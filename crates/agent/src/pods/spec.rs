@@ -190,7 +190,10 @@ fn security(task: &SwarmTask) -> Security {
         Some("custom") => {
             out.seccomp = text(&["Seccomp", "Profile"]).map(|profile| {
                 let decoded = base64::engine::general_purpose::STANDARD.decode(&profile);
-                decoded.ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or(profile)
+                decoded
+                    .ok()
+                    .and_then(|b| String::from_utf8(b).ok())
+                    .unwrap_or(profile)
             });
         }
         _ => {}
@@ -343,7 +346,11 @@ fn mount(m: &TaskMount, scope: &Scope) -> Result<Mount> {
     // `[["noexec"], ["uid", "1000"]]`
     let options: Option<Vec<Vec<String>>> =
         get(&m.tmpfs_options, "Options").and_then(|v| serde_json::from_value(v).ok());
-    out.tmpfs_options = options.unwrap_or_default().iter().map(|words| words.join("=")).collect();
+    out.tmpfs_options = options
+        .unwrap_or_default()
+        .iter()
+        .map(|words| words.join("="))
+        .collect();
     out.tmpfs_mode = get(&m.tmpfs_options, "Mode")
         .and_then(|v| v.as_u64())
         .map_or(0, |v| v as u32);

@@ -68,7 +68,10 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         // The daemon may have died between the report that it runs and the one that it serves.
-        if self.reported == TaskState::Running && !self.serving && self.record().is_some_and(|r| r.is_running()) {
+        if self.reported == TaskState::Running
+            && !self.serving
+            && self.record().is_some_and(|r| r.is_running())
+        {
             let wish = self.wishes.borrow().clone();
             self.await_serving(&wish).await;
         }

@@ -151,7 +151,11 @@ impl SpecBody {
         let or = |value: i64, base: i64| if value == 0 { base } else { value };
         let or_u = |value: u64, base: u64| if value == 0 { base } else { value };
         let spec = SwarmSpec {
-            name: if self.name.is_empty() { base.name.clone() } else { self.name },
+            name: if self.name.is_empty() {
+                base.name.clone()
+            } else {
+                self.name
+            },
             labels: self.labels.unwrap_or_else(|| base.labels.clone()),
             task_history_retention: self
                 .orchestration
@@ -173,7 +177,12 @@ impl SpecBody {
             autolock: self.encryption_config.auto_lock_managers.unwrap_or(base.autolock),
             log_driver: self.task_defaults.log_driver.map_or_else(
                 || base.log_driver.clone(),
-                |d| (!d.name.is_empty()).then_some(Driver { name: d.name, options: d.options }),
+                |d| {
+                    (!d.name.is_empty()).then_some(Driver {
+                        name: d.name,
+                        options: d.options,
+                    })
+                },
             ),
         };
         (spec, self.ca_config.signing_ca_key)
@@ -208,7 +217,9 @@ async fn init(docker: &Docker, body: InitBody) -> Reply {
     let mut pools = Vec::with_capacity(body.default_addr_pool.len());
     for pool in &body.default_addr_pool {
         pools.push(pool.parse::<Ipv4Net>().map_err(|_| {
-            Fault::bad(format_args!("invalid default address pool \"{pool}\": invalid CIDR address"))
+            Fault::bad(format_args!(
+                "invalid default address pool \"{pool}\": invalid CIDR address"
+            ))
         })?);
     }
     let subnet_size = u8::try_from(body.subnet_size)
@@ -219,7 +230,10 @@ async fn init(docker: &Docker, body: InitBody) -> Reply {
         .ok()
         .filter(|p| *p == 0 || (1024..=49151).contains(p))
         .ok_or_else(|| Fault::bad("Datapath port number is not in the valid range (1024-49151)"))?;
-    let base = SwarmSpec { autolock: body.auto_lock_managers, ..SwarmSpec::default() };
+    let base = SwarmSpec {
+        autolock: body.auto_lock_managers,
+        ..SwarmSpec::default()
+    };
     let (spec, signing_ca_key) = body.spec.over(&base);
     let listen_addr = resolve(&body.listen_addr, &interfaces, "ListenAddr")?;
     let advertise_addr = match body.advertise_addr.as_str() {
@@ -266,7 +280,11 @@ fn resolve(text: &str, interfaces: &[(String, IpNet)], field: &str) -> Result<St
         Some((host, port)) if port.parse::<u16>().is_ok() && !host.contains(':') => (host, Some(port)),
         _ => (text, None),
     };
-    let addresses: Vec<&IpNet> = interfaces.iter().filter(|(name, _)| name == host).map(|(_, a)| a).collect();
+    let addresses: Vec<&IpNet> = interfaces
+        .iter()
+        .filter(|(name, _)| name == host)
+        .map(|(_, a)| a)
+        .collect();
     let v4: Vec<_> = addresses.iter().filter(|a| a.addr().is_ipv4()).collect();
     let found = match (addresses.len(), v4.as_slice()) {
         (0, _) => return Ok(text.to_owned()),
@@ -287,20 +305,28 @@ fn resolve(text: &str, interfaces: &[(String, IpNet)], field: &str) -> Result<St
 /// The address of this machine, when it has only one that others could know.
 fn detect(interfaces: &[(String, IpNet)]) -> Result<String, Fault> {
     let ours = |name: &str| {
-        name == "lo" || ["docker", "br-", "veth", "tripod"].iter().any(|prefix| name.starts_with(prefix))
+        name == "lo"
+            || ["docker", "br-", "veth", "tripod"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
     };
     let mut found: Option<(&str, IpAddr)> = None;
     for (name, net) in interfaces.iter().filter(|(n, a)| !ours(n) && a.addr().is_ipv4()) {
         if let Some((other, first)) = found {
             let text = if other == name {
-                format!("could not choose an IP address to advertise since this system has multiple addresses on interface {name} ({first} and {})", net.addr())
+                format!(
+                    "could not choose an IP address to advertise since this system has multiple addresses on interface {name} ({first} and {})",
+                    net.addr()
+                )
             } else {
                 format!(
                     "could not choose an IP address to advertise since this system has multiple addresses on different interfaces ({first} on {other} and {} on {name})",
                     net.addr()
                 )
             };
-            return Err(Fault::bad(format_args!("{text} - specify one with --advertise-addr")));
+            return Err(Fault::bad(format_args!(
+                "{text} - specify one with --advertise-addr"
+            )));
         }
         found = Some((name, net.addr()));
     }
@@ -319,8 +345,13 @@ async fn update(engine: &Engine, call: Call) -> Reply {
     let manager = engine.manager()?;
     let body: SpecBody = call.json().await?;
     let (spec, signing_ca_key) = body.over(&manager.swarm_inspect()?.spec);
-    let update =
-        ClusterUpdate { spec, signing_ca_key, rotate_worker_token, rotate_manager_token, rotate_unlock_key };
+    let update = ClusterUpdate {
+        spec,
+        signing_ca_key,
+        rotate_worker_token,
+        rotate_manager_token,
+        rotate_unlock_key,
+    };
     manager.swarm_update(version, update).await?;
     reply::status(http::StatusCode::OK)
 }
@@ -353,7 +384,10 @@ fn inspect(c: &SwarmCluster) -> Value {
 }
 
 fn spec(s: &SwarmSpec) -> Value {
-    let log_driver = s.log_driver.as_ref().map(|d| json!({"Name": d.name, "Options": d.options}));
+    let log_driver = s
+        .log_driver
+        .as_ref()
+        .map(|d| json!({"Name": d.name, "Options": d.options}));
     let mut ca = json!({"NodeCertExpiry": s.node_cert_expiry, "ForceRotate": s.force_rotate});
     if !s.external_cas.is_empty() {
         ca["ExternalCAs"] = json!(s.external_cas);
@@ -385,10 +419,21 @@ fn spec(s: &SwarmSpec) -> Value {
 
 /// The `Swarm` part of `/info`.
 pub(super) fn info(engine: &Engine) -> Value {
-    let SwarmInfo { state, node_id, node_addr, control_available, error, remote_managers, nodes, managers, cluster } =
-        engine.info();
-    let remote: Vec<Value> =
-        remote_managers.iter().map(|m| json!({"NodeID": m.node_id, "Addr": m.addr})).collect();
+    let SwarmInfo {
+        state,
+        node_id,
+        node_addr,
+        control_available,
+        error,
+        remote_managers,
+        nodes,
+        managers,
+        cluster,
+    } = engine.info();
+    let remote: Vec<Value> = remote_managers
+        .iter()
+        .map(|m| json!({"NodeID": m.node_id, "Addr": m.addr}))
+        .collect();
     let mut value = json!({
         "NodeID": node_id,
         "NodeAddr": node_addr,
@@ -412,14 +457,28 @@ mod tests {
     #[test]
     fn addresses_are_found() {
         let interfaces = |list: &[(&str, &str)]| -> Vec<(String, IpNet)> {
-            list.iter().map(|(n, a)| ((*n).to_owned(), a.parse().unwrap())).collect()
+            list.iter()
+                .map(|(n, a)| ((*n).to_owned(), a.parse().unwrap()))
+                .collect()
         };
-        let one = interfaces(&[("lo", "127.0.0.1/8"), ("eth0", "10.1.2.3/24"), ("docker0", "172.17.0.1/16")]);
+        let one = interfaces(&[
+            ("lo", "127.0.0.1/8"),
+            ("eth0", "10.1.2.3/24"),
+            ("docker0", "172.17.0.1/16"),
+        ]);
         assert_eq!(detect(&one).unwrap(), "10.1.2.3");
         assert_eq!(resolve("eth0:2377", &one, "ListenAddr").unwrap(), "10.1.2.3:2377");
-        assert_eq!(resolve("10.9.9.9:2377", &one, "ListenAddr").unwrap(), "10.9.9.9:2377");
+        assert_eq!(
+            resolve("10.9.9.9:2377", &one, "ListenAddr").unwrap(),
+            "10.9.9.9:2377"
+        );
         let two = interfaces(&[("eth0", "10.1.2.3/24"), ("eth1", "10.2.2.3/24")]);
-        assert!(detect(&two).unwrap_err().message.contains("multiple addresses on different interfaces"));
+        assert!(
+            detect(&two)
+                .unwrap_err()
+                .message
+                .contains("multiple addresses on different interfaces")
+        );
         assert!(detect(&[]).is_err());
     }
 }

@@ -68,13 +68,21 @@ impl Body {
         STANDARD
             .decode(&self.data)
             .or_else(|_| URL_SAFE.decode(&self.data))
-            .map_err(|e| Fault::bad(format_args!("invalid JSON: illegal base64 data in field Data: {e}")))
+            .map_err(|e| {
+                Fault::bad(format_args!(
+                    "invalid JSON: illegal base64 data in field Data: {e}"
+                ))
+            })
     }
 
     fn swarm(&self) -> SwarmData {
         SwarmData {
             labels: self.labels.clone(),
-            templating: self.templating.as_ref().map(|d| d.name.clone()).unwrap_or_default(),
+            templating: self
+                .templating
+                .as_ref()
+                .map(|d| d.name.clone())
+                .unwrap_or_default(),
             driver: self.driver.as_ref().map(|d| d.name.clone()).unwrap_or_default(),
             updated_at: None,
         }
@@ -84,9 +92,17 @@ impl Body {
 async fn create(manager: &Manager, body: Body, secrets: bool) -> Reply {
     let (bytes, swarm) = (body.bytes()?, body.swarm());
     let id = if secrets {
-        manager.secret_create(&body.name, swarm, &bytes).await?.metadata.name
+        manager
+            .secret_create(&body.name, swarm, &bytes)
+            .await?
+            .metadata
+            .name
     } else {
-        manager.config_create(&body.name, swarm, &bytes).await?.metadata.name
+        manager
+            .config_create(&body.name, swarm, &bytes)
+            .await?
+            .metadata
+            .name
     };
     reply::created(&json!({"ID": id}))
 }
@@ -94,16 +110,22 @@ async fn create(manager: &Manager, body: Body, secrets: bool) -> Reply {
 async fn update(manager: &Manager, id: &str, version: u64, body: Body, secrets: bool) -> Reply {
     let (bytes, swarm) = (body.bytes()?, body.swarm());
     if secrets {
-        manager.secret_update(id, version, &body.name, swarm, Some(&bytes)).await?;
+        manager
+            .secret_update(id, version, &body.name, swarm, Some(&bytes))
+            .await?;
     } else {
-        manager.config_update(id, version, &body.name, swarm, Some(&bytes)).await?;
+        manager
+            .config_update(id, version, &body.name, swarm, Some(&bytes))
+            .await?;
     }
     reply::status(http::StatusCode::OK)
 }
 
 fn common(meta: &ObjectMeta, swarm: Option<&SwarmData>) -> Value {
     let created = when::or_never(meta.creation_timestamp);
-    let updated = swarm.and_then(|s| s.updated_at).map_or_else(|| created.clone(), when::rfc3339);
+    let updated = swarm
+        .and_then(|s| s.updated_at)
+        .map_or_else(|| created.clone(), when::rfc3339);
     let mut spec = json!({
         "Name": meta.display_name(),
         "Labels": swarm.map(|s| s.labels.clone()).unwrap_or_default(),

@@ -51,13 +51,19 @@ fn mode(mode: &wire::Mode) -> Result<model::ServiceMode> {
 
 fn task(spec: wire::TaskSpec, force_update: u64) -> Result<model::TaskSpec> {
     if spec.plugin_spec.is_some() || spec.runtime == "plugin" {
-        return Err(Error::not_implemented("services of the runtime \"plugin\" are not implemented by Tripod"));
+        return Err(Error::not_implemented(
+            "services of the runtime \"plugin\" are not implemented by Tripod",
+        ));
     }
     if spec.network_attachment_spec.is_some() || spec.runtime == "attachment" {
-        return Err(Error::invalid("network attachments cannot be made with services").at("TaskTemplate.Runtime"));
+        return Err(
+            Error::invalid("network attachments cannot be made with services").at("TaskTemplate.Runtime")
+        );
     }
     if !matches!(spec.runtime.as_str(), "" | "container") {
-        return Err(Error::invalid(format_args!("unknown runtime: {}", spec.runtime)).at("TaskTemplate.Runtime"));
+        return Err(
+            Error::invalid(format_args!("unknown runtime: {}", spec.runtime)).at("TaskTemplate.Runtime")
+        );
     }
     let container = spec
         .container_spec
@@ -75,16 +81,20 @@ fn task(spec: wire::TaskSpec, force_update: u64) -> Result<model::TaskSpec> {
         placement: spec.placement.map(placement),
         force_update,
         networks: spec.networks.into_iter().map(network).collect(),
-        log_driver: spec
-            .log_driver
-            .map(|d| model::Driver { name: d.name, options: d.options.unwrap_or_default() }),
+        log_driver: spec.log_driver.map(|d| model::Driver {
+            name: d.name,
+            options: d.options.unwrap_or_default(),
+        }),
     })
 }
 
 fn container(c: wire::ContainerSpec) -> Result<model::TaskContainer> {
     if !matches!(c.isolation.as_str(), "" | "default") {
-        return Err(Error::invalid(format_args!("isolation mode {} is not supported on Linux", c.isolation))
-            .at("TaskTemplate.ContainerSpec.Isolation"));
+        return Err(Error::invalid(format_args!(
+            "isolation mode {} is not supported on Linux",
+            c.isolation
+        ))
+        .at("TaskTemplate.ContainerSpec.Isolation"));
     }
     Ok(model::TaskContainer {
         image: c.image,
@@ -121,12 +131,20 @@ fn container(c: wire::ContainerSpec) -> Result<model::TaskContainer> {
         secrets: c
             .secrets
             .into_iter()
-            .map(|s| model::DataReference { id: s.secret_id, name: s.secret_name, file: s.file.map(file) })
+            .map(|s| model::DataReference {
+                id: s.secret_id,
+                name: s.secret_name,
+                file: s.file.map(file),
+            })
             .collect(),
         configs: c
             .configs
             .into_iter()
-            .map(|s| model::DataReference { id: s.config_id, name: s.config_name, file: s.file.map(file) })
+            .map(|s| model::DataReference {
+                id: s.config_id,
+                name: s.config_name,
+                file: s.file.map(file),
+            })
             .collect(),
         oom_score_adj: c.oom_score_adj,
         isolation: c.isolation,
@@ -137,14 +155,20 @@ fn container(c: wire::ContainerSpec) -> Result<model::TaskContainer> {
         ulimits: c
             .ulimits
             .into_iter()
-            .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
+            .map(|u| Ulimit {
+                name: u.name,
+                soft: u.soft,
+                hard: u.hard,
+            })
             .collect(),
     })
 }
 
 fn mount(m: wire::Mount) -> Result<model::TaskMount> {
     if m.cluster_options.is_some() || m.kind == "cluster" {
-        return Err(Error::not_implemented("cluster volumes are not implemented by Tripod"));
+        return Err(Error::not_implemented(
+            "cluster volumes are not implemented by Tripod",
+        ));
     }
     Ok(model::TaskMount {
         type_: m.kind,
@@ -159,7 +183,12 @@ fn mount(m: wire::Mount) -> Result<model::TaskMount> {
 }
 
 fn file(f: wire::File) -> model::DataFile {
-    model::DataFile { name: f.name, uid: f.uid, gid: f.gid, mode: f.mode }
+    model::DataFile {
+        name: f.name,
+        uid: f.uid,
+        gid: f.gid,
+        mode: f.mode,
+    }
 }
 
 fn resources(r: wire::Resources) -> model::TaskResources {
@@ -181,8 +210,16 @@ fn resources(r: wire::Resources) -> model::TaskResources {
 
 fn generic(g: wire::GenericResource) -> Option<GenericResource> {
     match (g.named_resource_spec, g.discrete_resource_spec) {
-        (Some(n), _) => Some(GenericResource { kind: n.kind, name: n.value, count: 0 }),
-        (None, Some(d)) => Some(GenericResource { kind: d.kind, name: String::new(), count: d.value }),
+        (Some(n), _) => Some(GenericResource {
+            kind: n.kind,
+            name: n.value,
+            count: 0,
+        }),
+        (None, Some(d)) => Some(GenericResource {
+            kind: d.kind,
+            name: String::new(),
+            count: d.value,
+        }),
         (None, None) => None,
     }
 }
@@ -190,18 +227,31 @@ fn generic(g: wire::GenericResource) -> Option<GenericResource> {
 fn placement(p: wire::Placement) -> model::Placement {
     model::Placement {
         constraints: p.constraints,
-        preferences: p.preferences.into_iter().filter_map(|p| p.spread).map(|s| s.spread_descriptor).collect(),
+        preferences: p
+            .preferences
+            .into_iter()
+            .filter_map(|p| p.spread)
+            .map(|s| s.spread_descriptor)
+            .collect(),
         max_replicas: p.max_replicas,
         platforms: p
             .platforms
             .into_iter()
-            .map(|p| image::Platform { os: p.os, architecture: p.architecture, variant: String::new() })
+            .map(|p| image::Platform {
+                os: p.os,
+                architecture: p.architecture,
+                variant: String::new(),
+            })
             .collect(),
     }
 }
 
 fn network(n: wire::NetworkAttachment) -> model::NetworkAttachmentConfig {
-    model::NetworkAttachmentConfig { target: n.target, aliases: n.aliases, driver_opts: n.driver_opts }
+    model::NetworkAttachmentConfig {
+        target: n.target,
+        aliases: n.aliases,
+        driver_opts: n.driver_opts,
+    }
 }
 
 fn update_config(u: wire::UpdateConfig) -> Result<model::UpdateConfig> {
@@ -212,7 +262,11 @@ fn update_config(u: wire::UpdateConfig) -> Result<model::UpdateConfig> {
             "" | "pause" => model::FailureAction::Pause,
             "continue" => model::FailureAction::Continue,
             "rollback" => model::FailureAction::Rollback,
-            other => return Err(Error::invalid(format_args!("unrecognized update failure action {other}"))),
+            other => {
+                return Err(Error::invalid(format_args!(
+                    "unrecognized update failure action {other}"
+                )));
+            }
         },
         monitor: if u.monitor == 0 { 5_000_000_000 } else { u.monitor },
         max_failure_ratio: u.max_failure_ratio,
@@ -228,7 +282,11 @@ pub(super) fn endpoint(e: wire::EndpointSpec) -> Result<model::EndpointSpec> {
     let mode = match e.mode.to_ascii_lowercase().as_str() {
         "" | "vip" => model::EndpointMode::Vip,
         "dnsrr" => model::EndpointMode::Dnsrr,
-        other => return Err(Error::invalid(format_args!("unrecognized endpoint mode {other}")).at("EndpointSpec.Mode")),
+        other => {
+            return Err(
+                Error::invalid(format_args!("unrecognized endpoint mode {other}")).at("EndpointSpec.Mode")
+            );
+        }
     };
     let ports = e.ports.into_iter().map(port).collect::<Result<_>>()?;
     Ok(model::EndpointSpec { mode, ports })
@@ -237,8 +295,10 @@ pub(super) fn endpoint(e: wire::EndpointSpec) -> Result<model::EndpointSpec> {
 fn port(p: wire::PortConfig) -> Result<model::PortConfig> {
     let number = |value: u32, field: &str| {
         u16::try_from(value).map_err(|_| {
-            Error::invalid(format_args!("{field}: {value} is not a port number, 65535 is the highest"))
-                .at(format!("EndpointSpec.Ports.{field}"))
+            Error::invalid(format_args!(
+                "{field}: {value} is not a port number, 65535 is the highest"
+            ))
+            .at(format!("EndpointSpec.Ports.{field}"))
         })
     };
     Ok(model::PortConfig {

@@ -42,11 +42,18 @@ async fn stream(docker: &Docker, manager: &Arc<Manager>, call: &Call, filters: F
         docker: docker.clone(),
         manager: manager.clone(),
         filters,
-        format: Format { tty, timestamps: call.query.flag("timestamps") },
+        format: Format {
+            tty,
+            timestamps: call.query.flag("timestamps"),
+        },
         query,
         known: HashSet::new(),
     };
-    let kind = if tty || call.version.0 < 42 { RAW } else { MULTIPLEXED };
+    let kind = if tty || call.version.0 < 42 {
+        RAW
+    } else {
+        MULTIPLEXED
+    };
     let (sender, lines) = mpsc::channel(WAITING);
     if reader.query.follow {
         tokio::spawn(reader.follow(sender));

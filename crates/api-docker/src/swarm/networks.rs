@@ -10,7 +10,9 @@ use crate::{Docker, when};
 
 /// Networks of the cluster; none where this daemon is no manager.
 pub(crate) async fn networks(docker: &Docker) -> Vec<NetworkSpec> {
-    let Ok(manager) = docker.swarm().manager() else { return Vec::new() };
+    let Ok(manager) = docker.swarm().manager() else {
+        return Vec::new();
+    };
     let all = manager.networks(&Filters::new()).unwrap_or_default();
     all.into_iter().map(|n| n.spec).collect()
 }
@@ -66,7 +68,11 @@ pub(super) fn attachment(n: &NetworkSpec) -> Value {
         "IPAMOptions": {"Driver": {"Name": "default"}, "Configs": pools},
         "Scope": "swarm",
     });
-    for (key, set) in [("Internal", n.internal), ("Attachable", n.attachable), ("Ingress", n.ingress)] {
+    for (key, set) in [
+        ("Internal", n.internal),
+        ("Attachable", n.attachable),
+        ("Ingress", n.ingress),
+    ] {
         if set {
             spec[key] = true.into();
         }

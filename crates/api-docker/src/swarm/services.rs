@@ -110,7 +110,17 @@ async fn update(docker: &Docker, manager: &Manager, call: Call, id: &str) -> Rep
     if !rollback {
         warnings = pin(docker, &mut spec, auth, Some(&before)).await;
     }
-    manager.service_update(id, version, spec, ServiceUpdate { rollback, auth_from_previous }).await?;
+    manager
+        .service_update(
+            id,
+            version,
+            spec,
+            ServiceUpdate {
+                rollback,
+                auth_from_previous,
+            },
+        )
+        .await?;
     reply::json(&json!({"Warnings": if warnings.is_empty() { Value::Null } else { json!(warnings) }}))
 }
 
@@ -125,7 +135,9 @@ async fn pin(
     let container = &mut spec.task_template.container;
     let credentials = auth.as_deref().and_then(decode_auth);
     container.registry_auth = Credentials(auth.unwrap_or_default());
-    let Ok(reference) = Reference::parse(&container.image) else { return Vec::new() };
+    let Ok(reference) = Reference::parse(&container.image) else {
+        return Vec::new();
+    };
     let unchanged = before.is_some_and(|s| s.spec.task_template.container.image == container.image);
     if reference.digest.is_some() || unchanged {
         return Vec::new();
@@ -183,13 +195,18 @@ pub(super) fn service(s: &SwarmService) -> Value {
 }
 
 fn endpoint(s: &SwarmService) -> Value {
-    let Some(e) = &s.status.endpoint else { return json!({"Spec": {}}) };
+    let Some(e) = &s.status.endpoint else {
+        return json!({"Spec": {}});
+    };
     let mut value = json!({"Spec": to_wire::endpoint_spec(&e.spec)});
     if !e.ports.is_empty() {
         value["Ports"] = json!(e.ports.iter().map(to_wire::port).collect::<Vec<_>>());
     }
     if !e.virtual_ips.is_empty() {
-        let vips = e.virtual_ips.iter().map(|v| json!({"NetworkID": v.network_id, "Addr": v.addr}));
+        let vips = e
+            .virtual_ips
+            .iter()
+            .map(|v| json!({"NetworkID": v.network_id, "Addr": v.addr}));
         value["VirtualIPs"] = json!(vips.collect::<Vec<_>>());
     }
     value

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tripod_engine::{Filters, Manager, Task};
 use tripod_model::network::NetworkSpec;
 use tripod_model::pod::{DesiredState, HostPort};
-use tripod_model::swarm::{PublishMode, PortConfig};
+use tripod_model::swarm::{PortConfig, PublishMode};
 
 use super::{logs, networks, to_wire};
 use crate::call::Call;
@@ -30,13 +30,19 @@ pub(super) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply 
 }
 
 fn cluster_networks(manager: &Manager) -> Result<Vec<NetworkSpec>, Fault> {
-    Ok(manager.networks(&Filters::new())?.into_iter().map(|n| n.spec).collect())
+    Ok(manager
+        .networks(&Filters::new())?
+        .into_iter()
+        .map(|n| n.spec)
+        .collect())
 }
 
 /// `Task`.
 fn task(t: &Task, networks: &[NetworkSpec]) -> Value {
     let pod = &t.pod;
-    let Some(swarm) = pod.swarm() else { return Value::Null };
+    let Some(swarm) = pod.swarm() else {
+        return Value::Null;
+    };
     let state = &pod.state;
     let created = when::or_never(pod.metadata.creation_timestamp);
     let stamp = state.at.map_or_else(|| created.clone(), when::rfc3339);
@@ -76,7 +82,11 @@ fn task(t: &Task, networks: &[NetworkSpec]) -> Value {
     if swarm.slot > 0 {
         value["Slot"] = swarm.slot.into();
     }
-    let node = if t.node_id.is_empty() { &swarm.node_id } else { &t.node_id };
+    let node = if t.node_id.is_empty() {
+        &swarm.node_id
+    } else {
+        &t.node_id
+    };
     if !node.is_empty() {
         value["NodeID"] = json!(node);
     }

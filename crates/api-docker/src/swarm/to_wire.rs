@@ -29,20 +29,29 @@ pub(super) fn service(spec: &model::ServiceSpec) -> Value {
 fn mode(mode: &model::ServiceMode) -> wire::Mode {
     match mode {
         model::ServiceMode::Replicated { replicas } => wire::Mode {
-            replicated: Some(wire::Replicated { replicas: Some(*replicas) }),
+            replicated: Some(wire::Replicated {
+                replicas: Some(*replicas),
+            }),
             ..wire::Mode::default()
         },
-        model::ServiceMode::Global {} => wire::Mode { global: Some(wire::Empty {}), ..wire::Mode::default() },
-        model::ServiceMode::ReplicatedJob { max_concurrent, total_completions } => wire::Mode {
+        model::ServiceMode::Global {} => wire::Mode {
+            global: Some(wire::Empty {}),
+            ..wire::Mode::default()
+        },
+        model::ServiceMode::ReplicatedJob {
+            max_concurrent,
+            total_completions,
+        } => wire::Mode {
             replicated_job: Some(wire::ReplicatedJob {
                 max_concurrent: Some(*max_concurrent),
                 total_completions: Some(*total_completions),
             }),
             ..wire::Mode::default()
         },
-        model::ServiceMode::GlobalJob {} => {
-            wire::Mode { global_job: Some(wire::Empty {}), ..wire::Mode::default() }
-        }
+        model::ServiceMode::GlobalJob {} => wire::Mode {
+            global_job: Some(wire::Empty {}),
+            ..wire::Mode::default()
+        },
     }
 }
 
@@ -55,17 +64,21 @@ pub(super) fn task(spec: &model::TaskSpec) -> Value {
         network_attachment_spec: None,
         resources: Some(spec.resources.as_ref().map(resources).unwrap_or_default()),
         restart_policy: Some(wire::RestartPolicy {
-            condition: if restart.condition.is_empty() { "any".into() } else { restart.condition },
+            condition: if restart.condition.is_empty() {
+                "any".into()
+            } else {
+                restart.condition
+            },
             delay: Some(restart.delay.unwrap_or(5_000_000_000)),
             max_attempts: Some(restart.max_attempts.unwrap_or(0)),
             window: restart.window,
         }),
         placement: Some(spec.placement.as_ref().map(placement).unwrap_or_default()),
         networks: spec.networks.iter().map(network).collect(),
-        log_driver: spec
-            .log_driver
-            .as_ref()
-            .map(|d| wire::Driver { name: d.name.clone(), options: Some(d.options.clone()) }),
+        log_driver: spec.log_driver.as_ref().map(|d| wire::Driver {
+            name: d.name.clone(),
+            options: Some(d.options.clone()),
+        }),
         runtime: "container".into(),
     };
     wire.to_value(spec.force_update)
@@ -92,11 +105,15 @@ fn container(c: &model::TaskContainer) -> wire::ContainerSpec {
         stop_grace_period: Some(c.stop_grace_period.unwrap_or(10_000_000_000)),
         healthcheck: c.healthcheck.as_ref().map(healthcheck),
         hosts: c.hosts.clone(),
-        dns_config: Some(c.dns_config.as_ref().map_or_else(wire::DnsConfig::default, |d| wire::DnsConfig {
-            nameservers: d.nameservers.clone(),
-            search: d.search.clone(),
-            options: d.options.clone(),
-        })),
+        dns_config: Some(
+            c.dns_config
+                .as_ref()
+                .map_or_else(wire::DnsConfig::default, |d| wire::DnsConfig {
+                    nameservers: d.nameservers.clone(),
+                    search: d.search.clone(),
+                    options: d.options.clone(),
+                }),
+        ),
         secrets: c
             .secrets
             .iter()
@@ -116,14 +133,22 @@ fn container(c: &model::TaskContainer) -> wire::ContainerSpec {
                 config_name: r.name.clone(),
             })
             .collect(),
-        isolation: if c.isolation.is_empty() { "default".into() } else { c.isolation.clone() },
+        isolation: if c.isolation.is_empty() {
+            "default".into()
+        } else {
+            c.isolation.clone()
+        },
         sysctls: c.sysctls.clone(),
         capability_add: c.capability_add.clone(),
         capability_drop: c.capability_drop.clone(),
         ulimits: c
             .ulimits
             .iter()
-            .map(|u| wire::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
+            .map(|u| wire::Ulimit {
+                name: u.name.clone(),
+                soft: u.soft,
+                hard: u.hard,
+            })
             .collect(),
         oom_score_adj: c.oom_score_adj,
     }
@@ -156,7 +181,12 @@ fn mount(m: &model::TaskMount) -> wire::Mount {
 }
 
 fn file(f: &model::DataFile) -> wire::File {
-    wire::File { name: f.name.clone(), uid: f.uid.clone(), gid: f.gid.clone(), mode: f.mode }
+    wire::File {
+        name: f.name.clone(),
+        uid: f.uid.clone(),
+        gid: f.gid.clone(),
+        mode: f.mode,
+    }
 }
 
 fn resources(r: &model::TaskResources) -> wire::Resources {
@@ -177,11 +207,23 @@ fn resources(r: &model::TaskResources) -> wire::Resources {
 /// A named or counted resource.
 pub(super) fn generic(g: &GenericResource) -> wire::GenericResource {
     if g.name.is_empty() {
-        let counted = wire::DiscreteResource { kind: g.kind.clone(), value: g.count };
-        return wire::GenericResource { discrete_resource_spec: Some(counted), ..Default::default() };
+        let counted = wire::DiscreteResource {
+            kind: g.kind.clone(),
+            value: g.count,
+        };
+        return wire::GenericResource {
+            discrete_resource_spec: Some(counted),
+            ..Default::default()
+        };
     }
-    let named = wire::NamedResource { kind: g.kind.clone(), value: g.name.clone() };
-    wire::GenericResource { named_resource_spec: Some(named), ..Default::default() }
+    let named = wire::NamedResource {
+        kind: g.kind.clone(),
+        value: g.name.clone(),
+    };
+    wire::GenericResource {
+        named_resource_spec: Some(named),
+        ..Default::default()
+    }
 }
 
 fn placement(p: &model::Placement) -> wire::Placement {
@@ -190,13 +232,20 @@ fn placement(p: &model::Placement) -> wire::Placement {
         preferences: p
             .preferences
             .iter()
-            .map(|d| wire::Preference { spread: Some(wire::Spread { spread_descriptor: d.clone() }) })
+            .map(|d| wire::Preference {
+                spread: Some(wire::Spread {
+                    spread_descriptor: d.clone(),
+                }),
+            })
             .collect(),
         max_replicas: p.max_replicas,
         platforms: p
             .platforms
             .iter()
-            .map(|p| wire::Platform { architecture: p.architecture.clone(), os: p.os.clone() })
+            .map(|p| wire::Platform {
+                architecture: p.architecture.clone(),
+                os: p.os.clone(),
+            })
             .collect(),
     }
 }
@@ -236,7 +285,10 @@ pub(super) fn endpoint_spec(e: &model::EndpointSpec) -> wire::EndpointSpec {
         model::EndpointMode::Vip => "vip",
         model::EndpointMode::Dnsrr => "dnsrr",
     };
-    wire::EndpointSpec { mode: mode.into(), ports: e.ports.iter().map(port).collect() }
+    wire::EndpointSpec {
+        mode: mode.into(),
+        ports: e.ports.iter().map(port).collect(),
+    }
 }
 
 /// `PortConfig`.
@@ -307,10 +359,26 @@ mod tests {
     #[test]
     fn words_are_checked() {
         for (pointer, bad, message) in [
-            ("/EndpointSpec", json!({"Mode": "x"}), "unrecognized endpoint mode x"),
-            ("/EndpointSpec", json!({"Ports": [{"TargetPort": 70000}]}), "TargetPort: 70000 is not a port number"),
-            ("/Mode", json!({"Global": {}, "Replicated": {}}), "must specify only one service mode"),
-            ("/UpdateConfig", json!({"Order": "x"}), "unrecognized update order x"),
+            (
+                "/EndpointSpec",
+                json!({"Mode": "x"}),
+                "unrecognized endpoint mode x",
+            ),
+            (
+                "/EndpointSpec",
+                json!({"Ports": [{"TargetPort": 70000}]}),
+                "TargetPort: 70000 is not a port number",
+            ),
+            (
+                "/Mode",
+                json!({"Global": {}, "Replicated": {}}),
+                "must specify only one service mode",
+            ),
+            (
+                "/UpdateConfig",
+                json!({"Order": "x"}),
+                "unrecognized update order x",
+            ),
         ] {
             let mut spec = json!({"Name": "w", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}});
             spec[&pointer[1..]] = bad;

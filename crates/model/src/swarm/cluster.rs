@@ -115,6 +115,8 @@ pub struct SwarmStatus {
 
 impl std::fmt::Debug for SwarmStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SwarmStatus").field("default_addr_pool", &self.default_addr_pool).finish_non_exhaustive()
+        f.debug_struct("SwarmStatus")
+            .field("default_addr_pool", &self.default_addr_pool)
+            .finish_non_exhaustive()
     }
 }

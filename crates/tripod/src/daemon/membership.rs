@@ -26,7 +26,10 @@ struct LocalSession {
 
 impl LocalSession {
     fn new(session: NodeSession) -> Self {
-        Self { reporter: session.reporter(), assignments: tokio::sync::Mutex::new(session) }
+        Self {
+            reporter: session.reporter(),
+            assignments: tokio::sync::Mutex::new(session),
+        }
     }
 }
 
@@ -58,7 +61,9 @@ struct Leases {
 impl Leases {
     fn reporter(&self) -> Result<Reporter> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        session.clone().ok_or_else(|| Error::unavailable("this node has no session with a manager"))
+        session
+            .clone()
+            .ok_or_else(|| Error::unavailable("this node has no session with a manager"))
     }
 
     fn hold(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) -> BTreeSet<String> {
@@ -70,12 +75,20 @@ impl Leases {
     /// Takes up a new session: what local containers hold is asked for again.
     async fn begin(&self, agent: &Agent, reporter: Reporter) {
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter.clone());
-        for record in agent.containers().iter().filter(|r| r.is_running() && r.owner == Owner::Local) {
+        for record in agent
+            .containers()
+            .iter()
+            .filter(|r| r.is_running() && r.owner == Owner::Local)
+        {
             for e in &record.endpoints {
-                let (Some(net), true) = (e.ipv4, e.network_id.len() == CLUSTER_ID_LENGTH) else { continue };
+                let (Some(net), true) = (e.ipv4, e.network_id.len() == CLUSTER_ID_LENGTH) else {
+                    continue;
+                };
                 match reporter.lease(&e.id, &e.network_id, Some(net.addr())).await {
                     Ok(_) => drop(self.hold(|held| drop(held.insert(e.id.clone(), e.network_id.clone())))),
-                    Err(error) => tracing::warn!("{} loses its place in {}: {error}", record.name, e.network_name),
+                    Err(error) => {
+                        tracing::warn!("{} loses its place in {}: {error}", record.name, e.network_name)
+                    }
                 }
             }
         }
@@ -86,7 +99,9 @@ impl Leases {
 #[async_trait]
 impl ClusterNetworks for Leases {
     async fn find(&self, reference: &str) -> Result<Option<Arc<NetworkSpec>>> {
-        let Ok(manager) = self.engine.manager() else { return Ok(None) };
+        let Ok(manager) = self.engine.manager() else {
+            return Ok(None);
+        };
         match manager.network(reference) {
             Ok(network) if network.spec.attachable => Ok(Some(Arc::new(network.spec))),
             Ok(network) => Err(Error::forbidden(format_args!(
@@ -117,8 +132,11 @@ impl ClusterNetworks for Leases {
 pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> JoinHandle<()> {
     let (agent, engine) = (agent.clone(), engine.clone());
     relay_events(&agent, &engine);
-    let leases =
-        Arc::new(Leases { engine: engine.clone(), session: Mutex::new(None), held: Mutex::default() });
+    let leases = Arc::new(Leases {
+        engine: engine.clone(),
+        session: Mutex::new(None),
+        held: Mutex::default(),
+    });
     agent.set_cluster_networks(leases.clone());
     tokio::spawn(async move {
         let mut standing = engine.watch_membership();
@@ -127,11 +145,11 @@ pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> 
             let session_over = CancellationToken::new();
             let running = match (now, engine.manager()) {
                 (Membership::Active, Ok(manager)) => Some(tokio::spawn(take_part(
-                        agent.clone(),
-                        manager,
-                        leases.clone(),
-                        session_over.clone(),
-                    ))),
+                    agent.clone(),
+                    manager,
+                    leases.clone(),
+                    session_over.clone(),
+                ))),
                 (Membership::Inactive, _) => {
                     if let Err(e) = agent.leave_cluster().await {
                         tracing::error!("what the cluster had on this node is not all gone: {e}");

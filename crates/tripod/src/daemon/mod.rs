@@ -92,8 +92,10 @@ async fn open_node(args: &DaemonArgs, root: &Path, run_dir: &Path) -> Result<Nod
     let host = HostFacts::read();
     let images = {
         let path = root.join("images");
-        let registries =
-            RegistryOptions { insecure: args.insecure_registry.clone(), ..RegistryOptions::default() };
+        let registries = RegistryOptions {
+            insecure: args.insecure_registry.clone(),
+            ..RegistryOptions::default()
+        };
         tokio::task::spawn_blocking(move || ImageStore::open_with(&path, registries))
     };
     let net = KernelNet::open(&tripod_net::Options::new(run_dir, host.hostname.clone()))?;
@@ -136,7 +138,9 @@ fn runtime_options(args: &DaemonArgs, root: &Path, run_dir: &Path) -> tripod_run
     }
     if args.oci_runtime != BUILTIN {
         let path = PathBuf::from(&args.oci_runtime);
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         options.runtimes.retain(|(known, _)| *known != name);
         options.runtimes.push((name.clone(), path));
         options.default_runtime = name;
