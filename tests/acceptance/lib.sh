@@ -151,7 +151,7 @@ load() {
 # engine aside
 leftovers() {
   local keeper
-  keeper=$(pgrep -f "$TRIPOD" | paste -sd '|')
+  keeper=$(pgrep -f "$TRIPOD|keeper /run/tripod" | paste -sd '|')
   ps -eo pid,ppid,comm,args --no-headers | awk -v own="^($$|1|${keeper:-none})\$" '$1 !~ own && $2 == 1 { print "process:", $0 }'
   grep -E " ($DATA|/run/tripod)/[^ ]*" /proc/mounts | awk '$2 !~ /\/keep|\/(ns|netns)$/ { print "mount:", $2, $3 }'
   ip -o link | grep -oE ' (veth|tp)[^:@]*' | sed 's/^/link:/'
