@@ -1,3 +1,5 @@
+//! Tests of the answers to questions.
+
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::Query;

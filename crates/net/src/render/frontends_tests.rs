@@ -1,3 +1,5 @@
+//! Tests of the rendering of frontends.
+
 use tripod_model::network::{PortProtocol, PublishedPort, ServicePort};
 
 use super::*;

@@ -87,7 +87,7 @@ impl Leases {
                 match reporter.lease(&e.id, &e.network_id, Some(net.addr())).await {
                     Ok(_) => drop(self.hold(|held| drop(held.insert(e.id.clone(), e.network_id.clone())))),
                     Err(error) => {
-                        tracing::warn!("{} loses its place in {}: {error}", record.name, e.network_name)
+                        tracing::warn!("{} loses its place in {}: {error}", record.name, e.network_name);
                     }
                 }
             }
