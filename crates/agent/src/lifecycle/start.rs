@@ -321,8 +321,6 @@ impl Agent {
                          endpoint {} ({}): {}",
                         record.name, endpoint.id, e.message
                     ),
-                    // The real daemon answers 500 to a port that is taken.
-                    kind: ErrorKind::Internal,
                     ..e
                 })
             }
