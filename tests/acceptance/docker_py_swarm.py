@@ -134,10 +134,10 @@ class Inside(Base):
         self.assertNotIn("Data", self.client.secrets.get(secret.id).attrs["Spec"])
         self.assertEqual([c.name for c in self.client.configs.list(filters={"name": "conf"})], ["conf"])
         self.fails(409, "already exists", self.client.secrets.create, name="key", data=b"x")
-        service = self.service("busybox", "sh -c 'cat /run/secrets/k /c; exec sleep 1000'", name="reader",
+        service = self.service("busybox", "sh -c 'cat /run/secrets/k /c; echo; exec sleep 1000'", name="reader",
                                secrets=[types.SecretReference(secret.id, "key", filename="k", mode=0o400)], configs=[types.ConfigReference(config.id, "conf", filename="/c")])
         self.running(service, 1)
-        self.assertTrue(_lib.eventually(5, lambda: b"".join(service.logs(stdout=True)) == b"hiddenshown"), b"".join(service.logs(stdout=True)))
+        self.assertTrue(_lib.eventually(5, lambda: b"".join(service.logs(stdout=True)) == b"hiddenshown\n"), b"".join(service.logs(stdout=True)))
         self.fails(400, "is in use by the following service: reader", secret.remove)
         service.remove()
         secret.remove()

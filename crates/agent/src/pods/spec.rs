@@ -9,6 +9,7 @@ use tripod_model::container::{
     ContainerSpec, InjectedFile, LogConfig, Mount, MountKind, NetworkAttachment, PortBinding, PortSpec,
     Resources, Security,
 };
+use tripod_model::image::RegistryAuth;
 use tripod_model::network::Endpoint;
 use tripod_model::pod::{Pod, PodNetwork, SwarmTask};
 use tripod_model::session::DataItem;
@@ -32,6 +33,8 @@ pub struct NodeIdentity {
 /// What a task needs on a node.
 pub(crate) struct TaskPlan {
     pub create: CreateContainer,
+    /// For the image's registry.
+    pub credentials: Option<RegistryAuth>,
     pub files: Vec<InjectedFile>,
 }
 
@@ -100,7 +103,11 @@ pub(crate) fn plan(
         endpoints,
         image: None,
     };
-    Ok(TaskPlan { create, files })
+    Ok(TaskPlan {
+        create,
+        credentials: c.registry_auth.0.clone(),
+        files,
+    })
 }
 
 fn scope(task: &SwarmTask, node: &NodeIdentity) -> Scope {

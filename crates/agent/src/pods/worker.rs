@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tripod_model::image::Image;
+use tripod_model::image::{Image, RegistryAuth};
 use tripod_model::network::PortProtocol;
 use tripod_model::pod::{DesiredState, HostPort};
 use tripod_model::reference::Reference;
@@ -173,7 +173,8 @@ impl Worker {
         let ending = wishes.wait_for(|w| w.gone || w.pod.state.desired >= DesiredState::Shutdown);
         let plan = async {
             let mut plan = spec::plan(&pod, &node, &data)?;
-            plan.create.image = Some(agent.ensure_image(&plan.create.spec.image).await?);
+            let image = agent.ensure_image(&plan.create.spec.image, plan.credentials).await?;
+            plan.create.image = Some(image);
             Ok(plan.create)
         };
         let plan = tokio::select! {
@@ -342,13 +343,20 @@ impl Agent {
     }
 
     /// Makes sure that an image is here: what is pinned or loaded is taken, the rest is pulled.
-    pub(crate) async fn ensure_image(&self, name: &str) -> Result<Arc<Image>> {
+    pub(crate) async fn ensure_image(
+        &self,
+        name: &str,
+        credentials: Option<RegistryAuth>,
+    ) -> Result<Arc<Image>> {
         if let Ok(image) = self.images().get(name).await {
             return Ok(image);
         }
         let reference = Reference::parse(name)?;
         let (progress, _) = mpsc::unbounded_channel();
-        let pulled = self.images().pull(&reference, false, None, None, progress).await;
+        let pulled = self
+            .images()
+            .pull(&reference, false, None, credentials, progress)
+            .await;
         match pulled {
             Ok(image) => Ok(image),
             Err(e) => {

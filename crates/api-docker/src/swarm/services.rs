@@ -134,7 +134,7 @@ async fn pin(
 ) -> Vec<String> {
     let container = &mut spec.task_template.container;
     let credentials = auth.as_deref().and_then(decode_auth);
-    container.registry_auth = Credentials(auth.unwrap_or_default());
+    container.registry_auth = Credentials(credentials.clone());
     let Ok(reference) = Reference::parse(&container.image) else {
         return Vec::new();
     };

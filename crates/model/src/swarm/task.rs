@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::container::HealthCheck;
-use crate::image::Platform;
+use crate::image::{Platform, RegistryAuth};
 use crate::node::GenericResource;
 
 /// What every task of a service is made from.
@@ -113,16 +113,16 @@ pub struct TaskContainer {
     pub ulimits: Vec<crate::container::Ulimit>,
 }
 
-/// Credentials for a registry, as the client sent them (`X-Registry-Auth`). They are no part of what a task is: all
+/// Credentials for a registry. They are no part of what a task is: all
 /// are equal, so that new credentials alone replace no task.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Credentials(pub String);
+pub struct Credentials(pub Option<RegistryAuth>);
 
 impl Credentials {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 
@@ -136,7 +136,7 @@ impl Eq for Credentials {}
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "none" } else { "…" })
+        f.write_str(if self.0.is_none() { "none" } else { "…" })
     }
 }
 

@@ -74,20 +74,23 @@ impl Repository {
     }
 
     /// The header for requests, once a challenge was answered.
-    pub(crate) async fn authorize(&self, headers: &mut HeaderMap) {
-        if let Some(value) = &*self.authorization.lock().await {
+    async fn authorize(&self, headers: &mut HeaderMap) -> Option<HeaderValue> {
+        let value = self.authorization.lock().await.clone();
+        if let Some(value) = &value {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
+        value
     }
 
-    /// Answers the challenge of a 401. False when there is nothing (else) to answer with.
-    pub(crate) async fn challenged(&self, response: &Response<Incoming>) -> Result<bool> {
+    /// Answers the challenge of a 401 to a request that was authorized by `sent`. False when there is nothing else to
+    /// answer with. Requests run side by side: another may have found the same answer meanwhile.
+    async fn challenged(&self, response: &Response<Incoming>, sent: Option<&HeaderValue>) -> Result<bool> {
         let Some(challenge) = auth::challenge(response.headers()) else {
             return Ok(false);
         };
         let value = auth::answer(&self.http, &challenge, self.auth.as_ref(), &self.scopes).await?;
         let mut current = self.authorization.lock().await;
-        let is_new = value.is_some() && *current != value;
+        let is_new = value.is_some() && value.as_ref() != sent;
         *current = value;
         Ok(is_new)
     }
@@ -101,9 +104,12 @@ impl Repository {
     ) -> Result<Response<Incoming>> {
         for last in [false, true] {
             let mut headers = extra.clone();
-            self.authorize(&mut headers).await;
+            let sent = self.authorize(&mut headers).await;
             let response = self.http.fetch(&method, uri, &headers).await?;
-            if last || response.status() != StatusCode::UNAUTHORIZED || !self.challenged(&response).await? {
+            if last
+                || response.status() != StatusCode::UNAUTHORIZED
+                || !self.challenged(&response, sent.as_ref()).await?
+            {
                 return Ok(response);
             }
         }
@@ -124,9 +130,12 @@ impl Repository {
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.clone();
             *request.headers_mut() = extra.clone();
-            self.authorize(request.headers_mut()).await;
+            let sent = self.authorize(request.headers_mut()).await;
             let response = self.http.send(request, patience).await?;
-            if last || response.status() != StatusCode::UNAUTHORIZED || !self.challenged(&response).await? {
+            if last
+                || response.status() != StatusCode::UNAUTHORIZED
+                || !self.challenged(&response, sent.as_ref()).await?
+            {
                 return Ok(response);
             }
         }
