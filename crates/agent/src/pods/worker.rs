@@ -173,7 +173,9 @@ impl Worker {
         let ending = wishes.wait_for(|w| w.gone || w.pod.state.desired >= DesiredState::Shutdown);
         let plan = async {
             let mut plan = spec::plan(&pod, &node, &data)?;
-            let image = agent.ensure_image(&plan.create.spec.image, plan.credentials).await?;
+            let image = agent
+                .ensure_image(&plan.create.spec.image, plan.credentials)
+                .await?;
             plan.create.image = Some(image);
             Ok(plan.create)
         };
