@@ -20,6 +20,8 @@ pub mod swarm;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
+/// The built-in kinds of the Kubernetes API (1.36), typed.
+pub use k8s_openapi;
 
 /// A point in time, UTC, nanosecond precision; serialised as RFC 3339.
 pub type Time = jiff::Timestamp;
