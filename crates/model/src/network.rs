@@ -4,6 +4,10 @@
 //! container's or pod's network namespace) in one network. A *frontend* is an address or a published port that
 //! leads to backends: what a Swarm VIP, a Kubernetes Service and a published port become on a node.
 
+pub mod fabric;
+pub mod names;
+pub mod policy;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -62,6 +66,8 @@ pub enum NetworkDriver {
     Null,
     /// A routed network over all nodes that take part, in a router namespace on each.
     Overlay,
+    /// The pods' network: routed in the host's namespace, with a block of addresses for each node.
+    Routed,
 }
 
 impl NetworkDriver {
@@ -72,6 +78,7 @@ impl NetworkDriver {
             Self::Host => "host",
             Self::Null => "null",
             Self::Overlay => "overlay",
+            Self::Routed => "routed",
         }
     }
 }
@@ -223,31 +230,53 @@ pub struct PublishedPort {
 }
 
 /// An address or published ports that lead to backends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A Swarm service has one for each of its networks; a Kubernetes Service has one for each of its ports, because the
+/// port behind a named target may differ from backend to backend.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Frontend {
-    /// Identifier of the service, unique within its network.
+    /// Identifier of the service (and port), unique within its network.
     pub id: String,
     /// Network in which the address lives and from which the backends are reached.
     pub network_id: String,
     /// Virtual address; `None` when only published ports lead there.
     pub vip: Option<IpAddr>,
-    /// Ports on which the virtual address answers.
+    /// Ports on which the virtual address and the external ones answer.
     pub ports: FrontendPorts,
-    /// Ports of every address of this node that lead to the backends.
+    /// Ports of every address of this node (127.0.0.1 included) that lead to the backends: the routing mesh, NodePorts.
     pub published: Vec<PublishedPort>,
-    /// Where connections go.
+    /// Where connections go. Without any, connections are refused at once.
     pub backends: Vec<Backend>,
-    /// Connections of one client address go to one backend for so many seconds; 0 is off.
+    /// Connections of one client address go to one backend while the last is not longer ago than so many seconds; 0 is
+    /// off.
     #[serde(default)]
     pub affinity_seconds: u32,
+    /// Further addresses that answer on `ports`, for clients anywhere (`externalIPs`). They need not be addresses of
+    /// this node, only be routed to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external_ips: Vec<IpAddr>,
+    /// The same for addresses of a load balancer, which `source_ranges` guard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Clients that the load balancer's addresses serve; empty is all. Others are dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_ranges: Vec<IpNet>,
+    /// Connections by published ports and external addresses go to backends on this node only, and are dropped when
+    /// it has none but others do (`externalTrafficPolicy: Local`).
+    #[serde(default)]
+    pub external_local: bool,
+    /// The same for the virtual address (`internalTrafficPolicy: Local`).
+    #[serde(default)]
+    pub internal_local: bool,
 }
 
 /// Ports of a virtual address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FrontendPorts {
     /// Every port, unchanged (a Swarm VIP).
+    #[default]
     All,
     /// Pairs of port and target port (a Kubernetes Service).
     Some(Vec<ServicePort>),
@@ -269,13 +298,32 @@ pub struct ServicePort {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
-    /// Its address in the frontend's network.
+    /// Its address: in the frontend's network, or any other that this node reaches (a pod on its host's network).
     pub address: IpAddr,
+    /// Its port, where it is another than the target port of the frontend's ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The pod or container, for explanations.
     pub owner: String,
-    /// It is stopping: no new connections unless nothing else is left.
+    /// `metadata.name` of the node it is on; empty where that plays no part (it is then never local, nor masked).
+    #[serde(default)]
+    pub node: String,
+    /// It is stopping but still serves: no new connections unless nothing else is left.
     #[serde(default)]
     pub terminating: bool,
+}
+
+impl Backend {
+    /// A backend that serves, on the frontend's target port.
+    pub fn new(address: IpAddr, owner: impl Into<String>, node: impl Into<String>) -> Self {
+        Self {
+            address,
+            port: None,
+            owner: owner.into(),
+            node: node.into(),
+            terminating: false,
+        }
+    }
 }
 
 /// A name and its addresses in a network's DNS.

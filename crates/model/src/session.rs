@@ -5,6 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
+use crate::network::fabric::Fabric;
+use crate::network::names::ClusterNames;
+use crate::network::policy::Policies;
 use crate::network::{Frontend, NameRecord, NetworkSpec};
 use crate::pod::{HostPort, Pod};
 use crate::swarm::TaskState;
@@ -33,6 +36,12 @@ pub struct Assignment {
     pub frontends: Option<Arc<Vec<Frontend>>>,
     /// All names of a network, for each network in which any changed.
     pub names: Vec<(String, Arc<Vec<NameRecord>>)>,
+    /// The other nodes and what they have of each network, all of it, when any changed.
+    pub fabric: Option<Arc<Fabric>>,
+    /// All policies of this node's pods, when any changed.
+    pub policies: Option<Arc<Policies>>,
+    /// All names of the cluster's DNS, when any changed.
+    pub cluster_names: Option<Arc<ClusterNames>>,
 }
 
 /// The bytes of a secret or config.

@@ -75,7 +75,7 @@ pub fn frontends(view: &View, network_id: &str) -> Vec<Frontend> {
             ports: FrontendPorts::All,
             published,
             backends: backends(view, service, network_id),
-            affinity_seconds: 0,
+            ..Frontend::default()
         });
     }
     all
@@ -100,10 +100,10 @@ pub fn backends(view: &View, service: &SwarmService, network_id: &str) -> Vec<Ba
         .pods_of_service(&service.metadata.name)
         .filter(|pod| serves(pod) && on_live_node(view, pod))
         .filter_map(|pod| {
+            let address = address_in(pod, network_id)?;
             Some(Backend {
-                address: address_in(pod, network_id)?,
-                owner: pod.metadata.name.clone(),
                 terminating: pod.state.desired > DesiredState::Complete,
+                ..Backend::new(address, &pod.metadata.name, &pod.spec.node_name)
             })
         })
         .collect();

@@ -13,6 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tripod_model::Result;
 use tripod_model::network::NetworkSpec;
+use tripod_model::network::fabric::Fabric;
+use tripod_model::network::names::ClusterNames;
+use tripod_model::network::policy::Policies;
 use tripod_model::pod::Pod;
 use tripod_model::session::{Assignment, DataItem, PodReport};
 
@@ -111,9 +114,12 @@ impl Agent {
         }
         removals.join_all().await;
         self.net().set_frontends(&[]).await?;
+        self.net().set_policies(&Policies::default()).await?;
+        self.net().set_cluster_names(&ClusterNames::default()).await?;
         for network in self.cluster_network_ids() {
             self.drop_cluster_network(&network).await?;
         }
+        self.net().set_fabric(&Fabric::default()).await?;
         Ok(())
     }
 }
@@ -141,6 +147,9 @@ impl Pods {
             removed_data,
             frontends,
             names,
+            fabric,
+            policies,
+            cluster_names,
             ..
         } = assignment;
         {
@@ -153,6 +162,11 @@ impl Pods {
         let mut failures = Vec::new();
         if full {
             self.drop_unknown(&pods, &networks).await;
+        }
+        if let Some(fabric) = fabric
+            && let Err(e) = self.agent.net().set_fabric(&fabric).await
+        {
+            failures.push(format!("paths to other nodes: {e}"));
         }
         for network in &networks {
             self.leaving.remove(&network.id);
@@ -172,6 +186,16 @@ impl Pods {
                 })),
                 Err(e) => failures.push(format!("frontends: {e}")),
             }
+        }
+        if let Some(policies) = policies
+            && let Err(e) = self.agent.net().set_policies(&policies).await
+        {
+            failures.push(format!("network policies: {e}"));
+        }
+        if let Some(names) = cluster_names
+            && let Err(e) = self.agent.net().set_cluster_names(&names).await
+        {
+            failures.push(format!("names of the cluster: {e}"));
         }
         for (network, records) in names {
             if let Err(e) = self.agent.set_cluster_names(&network, records).await {

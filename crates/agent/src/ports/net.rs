@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use tripod_model::Result;
+use tripod_model::network::fabric::Fabric;
+use tripod_model::network::names::ClusterNames;
+use tripod_model::network::policy::Policies;
 use tripod_model::network::{Endpoint, Frontend, NameRecord, NetworkSpec, PublishedPort};
 
 /// How a sandbox resolves names.
@@ -63,6 +66,12 @@ pub trait Net: Send + Sync {
     async fn disconnect(&self, sandbox: &str, endpoint: &Endpoint) -> Result<()>;
     /// Makes a sandbox and connects it, in as few kernel calls as can be: the path on which the speed of starting
     /// containers depends.
+    ///
+    /// A pod's endpoint is one in the network [`tripod_model::network::fabric::POD_NETWORK`] with an address of the
+    /// node's block (`NetworkSpec::subnets[0].ip_range`, by [`tripod_model::ipam::allocate`]; the prefix length does
+    /// not matter), `eth0` and `default_route`. Its `resolv.conf` names the address in the network's option
+    /// [`tripod_model::network::fabric::DNS_OPTION`]; `dns.embedded` is off. Ports of the host are published as for
+    /// any other endpoint.
     async fn create_sandbox_with(
         &self,
         sandbox: &str,
@@ -106,6 +115,22 @@ pub trait Net: Send + Sync {
     /// frontends are bound first; those that cannot be are left out and reported by frontend id and port with
     /// the reason. When it returns, new connections take the new way.
     async fn set_frontends(&self, frontends: &[Frontend]) -> Result<Vec<PortFailure>>;
+
+    /// Tells where the other nodes are and what they have of each network, before the networks are made and whenever
+    /// it changes; the kernel is told the difference. Backends on nodes that do not answer are masked from then on.
+    async fn set_fabric(&self, _fabric: &Fabric) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sets the policies of all pods of this node. When it returns, new connections are judged by them.
+    async fn set_policies(&self, _policies: &Policies) -> Result<()> {
+        Ok(())
+    }
+
+    /// Sets all names of the cluster's DNS, which this node answers at the address that the pods' network names.
+    async fn set_cluster_names(&self, _names: &ClusterNames) -> Result<()> {
+        Ok(())
+    }
 
     /// Sets the names of one network (replacing all of its records).
     async fn set_names(&self, network_id: &str, records: &[NameRecord]) -> Result<()>;

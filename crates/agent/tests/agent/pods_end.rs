@@ -31,13 +31,9 @@ fn frontend(backends: &[&str]) -> Frontend {
         published: Vec::new(),
         backends: backends
             .iter()
-            .map(|a| Backend {
-                address: a.parse().unwrap(),
-                owner: "t1".into(),
-                terminating: false,
-            })
+            .map(|a| Backend::new(a.parse().unwrap(), "t1", ""))
             .collect(),
-        affinity_seconds: 0,
+        ..Frontend::default()
     }
 }
 

@@ -199,6 +199,7 @@ impl Inner {
             NetworkDriver::Bridge => self.ensure_bridge(spec)?,
             NetworkDriver::Overlay if self.in_host(spec)? => self.ensure_bridge(spec)?,
             NetworkDriver::Overlay => Kind::Router(Box::new(self.ensure_router(spec)?)),
+            NetworkDriver::Routed => return Err(Error::not_implemented("the network of pods")),
         };
         let network = Network {
             spec: spec.clone(),

@@ -6,9 +6,8 @@ use super::*;
 
 fn backend(last: u8, terminating: bool) -> Backend {
     Backend {
-        address: [10, 0, 0, last].into(),
-        owner: String::new(),
         terminating,
+        ..Backend::new([10, 0, 0, last].into(), "", "")
     }
 }
 
@@ -18,9 +17,8 @@ fn frontend(id: &str, vip: u8, backends: Vec<Backend>) -> Frontend {
         network_id: "n".into(),
         vip: Some([10, 0, 0, vip].into()),
         ports: FrontendPorts::All,
-        published: Vec::new(),
         backends,
-        affinity_seconds: 0,
+        ..Frontend::default()
     }
 }
 

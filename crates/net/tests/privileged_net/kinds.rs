@@ -176,8 +176,10 @@ fn frontends_on_bridges() {
                 address: [172, 20, 0, 11].into(),
                 owner: String::new(),
                 terminating: false,
+                node: String::new(),
+                port: None,
             }],
-            affinity_seconds: 0,
+            ..Frontend::default()
         };
         net.set_frontends(std::slice::from_ref(&f)).await.unwrap();
         // From a neighbour, from the server itself, from the host, and by the port of the host.
@@ -268,8 +270,10 @@ fn the_mesh_gives_way_to_the_hosts_networks() {
                 address: [192, 0, 2, 11].into(),
                 owner: String::new(),
                 terminating: false,
+                node: String::new(),
+                port: None,
             }],
-            affinity_seconds: 0,
+            ..Frontend::default()
         }])
         .await
         .unwrap();

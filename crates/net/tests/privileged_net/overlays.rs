@@ -23,12 +23,11 @@ fn frontend(net: &NetworkSpec, vip: Option<&str>, backends: &[(&str, bool)]) -> 
         backends: backends
             .iter()
             .map(|(a, terminating)| Backend {
-                address: a.parse().unwrap(),
-                owner: (*a).into(),
                 terminating: *terminating,
+                ..Backend::new(a.parse().unwrap(), *a, "")
             })
             .collect(),
-        affinity_seconds: 0,
+        ..Frontend::default()
     }
 }
 

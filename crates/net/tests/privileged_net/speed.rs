@@ -74,9 +74,11 @@ fn frontends_change_by_difference() {
                             address: [10, 0, b, d].into(),
                             owner: String::new(),
                             terminating: false,
+                            node: String::new(),
+                            port: None,
                         })
                         .collect(),
-                    affinity_seconds: 0,
+                    ..Frontend::default()
                 }
             })
             .collect();

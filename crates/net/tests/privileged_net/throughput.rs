@@ -118,8 +118,10 @@ fn translation_costs_little() {
                 address: backend.parse().unwrap(),
                 owner: String::new(),
                 terminating: false,
+                node: String::new(),
+                port: None,
             }],
-            affinity_seconds: 0,
+            ..Frontend::default()
         };
         let published = vec![
             tcp("0.0.0.0", 8080, 82),
