@@ -23,6 +23,7 @@ use tripod_store::{Change, Event, Txn, TxnError};
 
 use crate::db::to_error;
 use crate::events;
+use crate::kube::KubeWakes;
 use crate::manager::Manager;
 use crate::mirror::{add, drop_object, load, take_over, take_own};
 
@@ -51,19 +52,21 @@ pub(crate) enum Input {
 }
 
 pub(crate) struct Controller {
-    manager: Arc<Manager>,
+    pub(crate) manager: Arc<Manager>,
     store: Watch,
     inputs: mpsc::UnboundedReceiver<Input>,
     events: broadcast::Sender<ModelEvent>,
     /// When to plan which services again.
     wakes: BTreeMap<Time, BTreeSet<String>>,
+    /// When the controllers of the Kubernetes API are to decide about which keys again.
+    pub(crate) kube_wakes: KubeWakes,
     /// When a node without a session counts as lost.
     expiries: BTreeMap<String, Time>,
     /// Written when the store lets us: node identifiers and whether they are present.
     presence: BTreeMap<String, bool>,
     reports: Vec<(String, PodReport)>,
     /// What this loop wrote, by revision, until the change comes back: it need not be decoded.
-    written: HashMap<u64, Object>,
+    pub(crate) written: HashMap<u64, Object>,
     /// Answered when the view holds all that was written.
     leases: Vec<Input>,
     /// Do not write before this instant.
@@ -72,7 +75,7 @@ pub(crate) struct Controller {
 }
 
 /// Why a write changed nothing.
-enum Refused {
+pub(crate) enum Refused {
     /// The view was behind: plan again when it has caught up.
     Stale,
     /// The store cannot write now.
@@ -92,6 +95,7 @@ impl Controller {
             inputs,
             events,
             wakes: BTreeMap::new(),
+            kube_wakes: KubeWakes::default(),
             expiries: BTreeMap::new(),
             presence: BTreeMap::new(),
             reports: Vec::new(),
@@ -185,6 +189,10 @@ impl Controller {
         }
         let revision = self.store.revision();
         wrote |= self.plan().await?;
+        if wrote {
+            self.catch_up();
+        }
+        wrote |= self.plan_kube().await?;
         self.manager.set_settled(revision);
         Ok(wrote)
     }
@@ -218,7 +226,8 @@ impl Controller {
     fn next_wake(&self) -> Option<tokio::time::Instant> {
         let planned = self.wakes.keys().next().copied();
         let lost = self.expiries.values().min().copied();
-        let first = planned.into_iter().chain(lost).min();
+        let kube = self.kube_wakes.first();
+        let first = planned.into_iter().chain(lost).chain(kube).min();
         let first = first.map(|at| {
             let wait = at.duration_since(Time::now());
             tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
@@ -285,6 +294,11 @@ impl Controller {
             self.manager
                 .change_view(|view| services.into_iter().for_each(|s| view.mark_dirty(s)));
         }
+        let due = self.kube_wakes.take(now);
+        if !due.is_empty() {
+            self.manager
+                .change_view(|view| due.into_iter().for_each(|key| view.kube_mut().mark_key(key)));
+        }
         let lost: Vec<String> = self
             .expiries
             .iter()
@@ -309,10 +323,7 @@ impl Controller {
                         drop_object(view, &event.object.key);
                         Ok(())
                     }
-                    (_, Some(object)) => {
-                        take_own(view, object, event.revision);
-                        Ok(())
-                    }
+                    (_, Some(object)) => take_own(view, object, &event.object),
                     (_, None) => take_over(view, &event.object),
                 };
                 if let Err(error) = outcome {
@@ -431,11 +442,11 @@ impl Controller {
     }
 
     /// Writes all there is to write, in as few transactions as their size allows.
-    async fn execute(&mut self, writes: Vec<Write>) -> Result<bool, Refused> {
+    pub(crate) async fn execute(&mut self, writes: Vec<Write>) -> Result<bool, Refused> {
         let wrote = !writes.is_empty();
         let (mut txn, mut objects, mut size) = (Txn::new(), Vec::new(), 0);
         for write in writes {
-            size += add(&mut txn, &write);
+            size += add(self.manager.db(), &mut txn, &write);
             objects.push(match write {
                 Write::Create(object) | Write::Update { object, .. } => Some(object),
                 Write::Delete { .. } => None,

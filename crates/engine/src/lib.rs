@@ -10,6 +10,7 @@ mod controller;
 mod db;
 mod engine;
 mod events;
+mod kube;
 mod manager;
 mod mirror;
 mod paths;

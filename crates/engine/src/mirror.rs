@@ -9,25 +9,29 @@ use tripod_model::object::{Kind, decode, encode};
 use tripod_model::pod::Pod;
 use tripod_model::swarm::{SwarmCluster, SwarmService};
 use tripod_model::{Error, Result};
+use tripod_plan::kube::{KObject, ObjKey};
 use tripod_plan::{Object, View, Write};
 use tripod_raft::Watch;
 use tripod_store::{Claim, Expected, Key, StoredObject, Txn, WatchFilter};
 
 use crate::db::{Db, Stored, key_of, to_error};
 
-/// The kinds that plans look at.
-const KINDS: [&str; 5] = [
+/// The kinds that plans look at in a form of their own, in the order in which they refer to each other.
+const FIRST: [&str; 4] = [
     SwarmCluster::RESOURCE,
     Node::RESOURCE,
     Network::RESOURCE,
     SwarmService::RESOURCE,
-    Pod::RESOURCE,
 ];
+
 /// A view of all there is, and the changes that follow it.
 pub(crate) fn load(db: &Db) -> Result<(View, Watch)> {
     let state = db.cluster().read();
     let mut view = View::new();
-    for kind in KINDS {
+    let others = state.kinds().map(|kind| kind.as_str());
+    let others = others.filter(|kind| !FIRST.contains(kind) && *kind != Pod::RESOURCE);
+    let kinds = FIRST.into_iter().chain(others).chain([Pod::RESOURCE]);
+    for kind in kinds {
         for object in state.iter(&kind.into(), None) {
             take_over(&mut view, object).map_err(Error::internal)?;
         }
@@ -43,6 +47,7 @@ pub(crate) fn load(db: &Db) -> Result<(View, Watch)> {
 /// Takes an object over into the view.
 pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
     let bytes = &object.bytes;
+    take_raw(view, object)?;
     match object.key.kind.as_str() {
         Pod::RESOURCE => view.upsert_pod(Arc::new(decode(bytes)?)),
         SwarmService::RESOURCE => view.upsert_service(Arc::new(decode(bytes)?)),
@@ -54,8 +59,24 @@ pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
     Ok(())
 }
 
+/// Takes the stored form over for what decides on all kinds alike; the bytes are shared with the store.
+fn take_raw(view: &mut View, object: &StoredObject) -> Result<()> {
+    if [Pod::RESOURCE, Node::RESOURCE].contains(&object.key.kind.as_str()) {
+        return Ok(());
+    }
+    let key = obj_key(&object.key);
+    let raw = KObject::new(key, object.revision, object.bytes.clone()).map_err(Error::internal)?;
+    view.kube_mut().upsert(Arc::new(raw));
+    Ok(())
+}
+
+fn obj_key(key: &Key) -> ObjKey {
+    ObjKey::new(key.kind.as_str(), key.namespace.clone(), key.name.clone())
+}
+
 /// Takes over an object that this loop wrote.
-pub(crate) fn take_own(view: &mut View, object: Object, revision: u64) {
+pub(crate) fn take_own(view: &mut View, object: Object, stored: &StoredObject) -> Result<()> {
+    let revision = stored.revision;
     fn at<K: Kind>(mut object: Arc<K>, revision: u64) -> Arc<K> {
         Arc::make_mut(&mut object).meta_mut().resource_version = revision.to_string();
         object
@@ -65,10 +86,13 @@ pub(crate) fn take_own(view: &mut View, object: Object, revision: u64) {
         Object::Service(o) => view.upsert_service(at(o, revision)),
         Object::Network(o) => view.upsert_network(at(o, revision)),
         Object::Node(o) => view.upsert_node(at(o, revision)),
+        Object::Raw(_) => return take_over(view, stored),
     }
+    take_raw(view, stored)
 }
 
 pub(crate) fn drop_object(view: &mut View, key: &Key) {
+    view.kube_mut().remove(&obj_key(key));
     match key.kind.as_str() {
         Pod::RESOURCE => view.remove_pod(&format!("{}/{}", key.namespace, key.name)),
         SwarmService::RESOURCE => view.remove_service(&key.name),
@@ -80,12 +104,18 @@ pub(crate) fn drop_object(view: &mut View, key: &Key) {
 }
 
 /// Adds a plan's write to a transaction and returns its size.
-pub(crate) fn add(txn: &mut Txn, write: &Write) -> usize {
+pub(crate) fn add(db: &Db, txn: &mut Txn, write: &Write) -> usize {
     let (key, bytes, claims) = match write.object() {
         Object::Pod(o) => stored_form(o.as_ref()),
         Object::Service(o) => stored_form(o.as_ref()),
         Object::Network(o) => stored_form(o.as_ref()),
         Object::Node(o) => stored_form(o.as_ref()),
+        Object::Raw(o) => {
+            let key = Key::new(&*o.key.resource, o.key.namespace.clone(), o.key.name.clone());
+            // What it holds alone, it keeps: controllers do not change such fields.
+            let stored = db.cluster().read().get(&key).map(|s| s.claims.to_vec());
+            (key, o.bytes.clone(), stored.unwrap_or_default())
+        }
     };
     let size = bytes.len();
     let taken = std::mem::take(txn);

@@ -17,6 +17,9 @@ pub const NAME_ANNOTATION: &str = "tripod.dev/name";
 pub struct ObjectMeta {
     /// Unique in its kind and namespace.
     pub name: String,
+    /// Prefix from which the name was made.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub generate_name: String,
     /// Empty for kinds of the whole cluster.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
@@ -35,6 +38,9 @@ pub struct ObjectMeta {
     /// When it was asked to go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Time>,
+    /// Seconds that it has until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
     /// For selectors.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -47,6 +53,24 @@ pub struct ObjectMeta {
     /// Who must agree before it goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub finalizers: Vec<String>,
+    /// Who manages which fields: kept as text, since only server-side apply reads it.
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub managed_fields: Option<Box<str>>,
+}
+
+/// A value that is kept as its JSON text, which takes a fraction of the memory of its tree.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Option<Box<str>>, s: S) -> Result<S::Ok, S::Error> {
+        let value: Option<serde_json::Value> = text.as_deref().and_then(|t| serde_json::from_str(t).ok());
+        value.serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Box<str>>, D::Error> {
+        let value = Option::<serde_json::Value>::deserialize(d)?;
+        Ok(value.map(|v| v.to_string().into()))
+    }
 }
 
 fn is_zero(n: &i64) -> bool {
@@ -82,6 +106,9 @@ pub struct OwnerReference {
     /// It manages this object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
+    /// In foreground deletion the owner waits until this object is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
 }
 
 /// A kind of object with a typed form.

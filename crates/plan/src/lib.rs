@@ -3,12 +3,14 @@
 //! The engine keeps a [`View`] up to date and asks [`reconcile`] what to do about the services that changes
 //! concern; a [`Plan`] leaves no choices to its executor. Modules: `orchestrate` (how many tasks, where they
 //! belong), `restart`, `rollout`, `schedule`, `allocate` (addresses and ports), `enforce` (nodes that go), `reap`
-//! (history), `project` (what a node's network must do), `report` (what nodes say), `validate` (admission).
+//! (history), `project` (what a node's network must do), `report` (what nodes say), `validate` (admission), and `kube`: the
+//! controllers and the scheduler of the Kubernetes API.
 
 pub mod allocate;
 pub mod constraint;
 mod draft;
 mod enforce;
+pub mod kube;
 mod orchestrate;
 mod planner;
 pub mod project;
@@ -27,7 +29,7 @@ use tripod_model::Time;
 
 pub use rng::Rng;
 pub use view::View;
-pub use write::{Explanation, Object, Plan, Write};
+pub use write::{Explanation, Object, Plan, RawObject, Write};
 
 /// What to do about these services now: all writes of one plan agree with each other. The plan for a service that is
 /// gone ends its tasks. Executed and taken over into the view, a second plan has no writes until something changes

@@ -129,6 +129,7 @@ impl TaskMaker {
                 name: service.metadata.name.clone(),
                 uid: service.metadata.uid.clone(),
                 controller: Some(true),
+                block_owner_deletion: None,
             }],
             ..ObjectMeta::default()
         };

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tripod_model::Time;
 use tripod_model::data::Network;
 use tripod_model::node::Node;
-use tripod_model::object::{Kind, ObjectMeta, encode};
 use tripod_model::pod::Pod;
 use tripod_model::swarm::SwarmService;
+
+use crate::kube::ObjKey;
 
 /// What to do, when to look again, and why.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,7 +59,7 @@ impl Write {
     }
 }
 
-/// A typed object of a kind on which plans decide.
+/// An object of a kind on which plans decide.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// A replica.
@@ -68,37 +70,17 @@ pub enum Object {
     Network(Arc<Network>),
     /// A host.
     Node(Arc<Node>),
+    /// An object of any other kind.
+    Raw(Arc<RawObject>),
 }
 
-macro_rules! each {
-    ($self:expr, $o:ident => $e:expr) => {
-        match $self {
-            Object::Pod($o) => $e,
-            Object::Service($o) => $e,
-            Object::Network($o) => $e,
-            Object::Node($o) => $e,
-        }
-    };
-}
-
-impl Object {
-    /// Its metadata.
-    pub fn meta(&self) -> &ObjectMeta {
-        each!(self, o => o.meta())
-    }
-
-    /// The store's name of its kind.
-    pub fn resource(&self) -> &'static str {
-        fn of<K: Kind>(_: &K) -> &'static str {
-            K::RESOURCE
-        }
-        each!(self, o => of(o.as_ref()))
-    }
-
-    /// Its canonical bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        each!(self, o => encode(o.as_ref()))
-    }
+/// An object by its bytes, so that fields which nobody here knows stay as they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawObject {
+    /// Where it is.
+    pub key: ObjKey,
+    /// Its canonical JSON.
+    pub bytes: Bytes,
 }
 
 /// Why something was decided, or could not be.

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use tripod_model::data::Network;
 use tripod_model::network::PortProtocol;
 use tripod_model::node::Node;
+use tripod_model::object::Kind;
 use tripod_model::pod::{DesiredState, Pod};
 use tripod_model::swarm::{PublishMode, SwarmCluster, SwarmService, TaskState};
 
+use crate::kube::KubeView;
 pub(crate) use usage::reservations;
 pub use usage::{NodeLoad, NodeUse};
 
@@ -50,6 +52,7 @@ pub struct View {
     leases: HashMap<String, Vec<(String, IpAddr)>>,
     dirty: BTreeSet<String>,
     network_epoch: u64,
+    kube: KubeView,
 }
 
 impl View {
@@ -153,7 +156,17 @@ impl View {
 
     /// Counts changes that frontends and names depend on: while it stays, no projection changes.
     pub fn network_epoch(&self) -> u64 {
-        self.network_epoch
+        self.network_epoch + self.kube.epoch()
+    }
+
+    /// Objects of the Kubernetes API, with their indices.
+    pub fn kube(&self) -> &KubeView {
+        &self.kube
+    }
+
+    /// Objects of the Kubernetes API, for changes.
+    pub fn kube_mut(&mut self) -> &mut KubeView {
+        &mut self.kube
     }
 
     /// The services that changes since the last call concern: hand them to [`crate::reconcile`].
@@ -170,6 +183,12 @@ impl View {
     pub fn mark_all_dirty(&mut self) {
         self.dirty.extend(self.services.keys().cloned());
         self.dirty.extend(self.by_service.keys().cloned());
+        let nodes = self.nodes.keys().map(|name| name.as_str().into());
+        for name in nodes.collect::<Vec<std::sync::Arc<str>>>() {
+            let key = crate::kube::ObjKey::new(Node::RESOURCE, "", name);
+            self.kube.mark(crate::kube::Controller::Node, key);
+        }
+        self.kube.mark_all();
     }
 
     // ---- changes --------------------------------------------------------------------------------------------
@@ -243,7 +262,8 @@ impl View {
         });
         self.node_names
             .insert(node.spec.swarm.node_id.clone(), name.clone());
-        self.nodes.insert(name.clone(), node);
+        let old = self.nodes.insert(name.clone(), node.clone());
+        self.kube.node_changed(old.as_deref(), Some(&node));
         if changed {
             self.node_changed(&name);
         }
@@ -253,6 +273,7 @@ impl View {
     pub fn remove_node(&mut self, name: &str) {
         if let Some(old) = self.nodes.remove(name) {
             self.node_names.remove(&old.spec.swarm.node_id);
+            self.kube.node_changed(Some(&old), None);
             self.node_changed(name);
         }
     }
@@ -312,6 +333,7 @@ impl View {
             let pods = self.by_service.entry(task.service_id.clone()).or_default();
             pods.insert(key.clone(), pod.clone());
         }
+        self.kube.upsert_pod(&pod);
         self.pods.insert(key, pod);
     }
 
@@ -321,6 +343,7 @@ impl View {
             self.count_pod(&old, -1);
             self.unindex_pod(key, &old);
             self.note_pod(Some(&old), None);
+            self.kube.remove_pod(&old);
         }
     }
 

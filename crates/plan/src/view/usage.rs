@@ -7,8 +7,14 @@ use tripod_model::network::PortProtocol;
 use tripod_model::pod::{DesiredState, Pod};
 use tripod_model::swarm::{ResourceAmounts, TaskState};
 
+use crate::kube::pod::{host_ports, requests};
+
 /// Whether a pod holds resources of its node: placed or to be placed, and not ended (also while it stops).
 pub(crate) fn holds(pod: &Pod) -> bool {
+    if pod.swarm().is_none() {
+        let ended = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+        return !ended && !pod.spec.node_name.is_empty();
+    }
     pod.state.observed >= TaskState::Pending && !pod.state.observed.is_final()
 }
 
@@ -24,6 +30,8 @@ pub struct NodeUse {
     pub nano_cpus: i64,
     /// Reserved bytes.
     pub memory: i64,
+    /// Reserved bytes of the node's disk.
+    pub ephemeral: i64,
     /// Reserved named resources.
     pub generic: BTreeMap<String, i64>,
     /// Pods that are to run or run.
@@ -49,17 +57,11 @@ impl NodeUse {
         }
         let Some(task) = pod.swarm() else {
             self.active += sign;
+            self.count_kube(pod, sign);
             return;
         };
         for port in task.host_ports.iter().filter(|p| p.published != 0) {
-            let n = self
-                .host_ports
-                .entry((port.protocol, port.published))
-                .or_default();
-            *n += sign;
-            if *n == 0 {
-                self.host_ports.remove(&(port.protocol, port.published));
-            }
+            self.count_port((port.protocol, port.published), sign);
         }
         if pod.state.desired <= DesiredState::Complete {
             self.active += sign;
@@ -72,6 +74,30 @@ impl NodeUse {
             if self.by_service.get(&task.service_id) == Some(&0) {
                 self.by_service.remove(&task.service_id);
             }
+        }
+    }
+}
+
+impl NodeUse {
+    /// What a pod of another family asks for.
+    fn count_kube(&mut self, pod: &Pod, sign: i64) {
+        let asked = requests(pod);
+        self.nano_cpus += sign * asked.cpu.saturating_mul(1_000_000);
+        self.memory += sign * asked.memory;
+        self.ephemeral += sign * asked.ephemeral;
+        for (name, amount) in asked.other {
+            add(&mut self.generic, name, sign * amount);
+        }
+        for (_, protocol, port) in host_ports(pod) {
+            self.count_port((protocol, port), sign);
+        }
+    }
+
+    fn count_port(&mut self, port: (PortProtocol, u16), sign: i64) {
+        let n = self.host_ports.entry(port).or_default();
+        *n += sign;
+        if *n == 0 {
+            self.host_ports.remove(&port);
         }
     }
 }

@@ -1,0 +1,73 @@
+//! The controllers of the Kubernetes API, as functions of the view.
+//!
+//! [`KubeView`] holds every object with the indices that controllers need, and remembers which keys a change concerns.
+//! [`reconcile_kube`] decides about such keys. Each decision looks at the view alone: executed and taken over, a second
+//! plan has no writes until something changes or a wake comes.
+
+#[allow(dead_code, reason = "the controllers that use it follow")]
+mod admit;
+mod events;
+pub mod kinds;
+pub mod object;
+pub mod pod;
+pub mod pods;
+pub mod quantity;
+mod route;
+pub mod selector;
+mod view;
+#[allow(dead_code, reason = "the controllers that use it follow")]
+mod work;
+
+use tripod_model::Time;
+
+pub use events::Note;
+pub use object::{KObject, Meta, ObjKey};
+pub use pod::{Amounts, KPod, Phase, PodInfo};
+pub use view::{Controller, KubeView, WorkKey};
+pub use work::{KubePlan, micro, stamp};
+
+use crate::view::View;
+use work::Work;
+
+/// A plan takes up no further key once it has so many writes: what is left comes with the next one, so that others get
+/// their turn.
+const PLAN_WRITES: usize = 4_000;
+
+/// What to do about these keys now. All writes of one plan agree with each other.
+pub fn reconcile_kube<'k>(
+    view: &View,
+    dirty: impl IntoIterator<Item = &'k WorkKey>,
+    now: Time,
+    seed: u64,
+) -> KubePlan {
+    let mut work = Work::new(view, now, seed);
+    for key in dirty {
+        if work.plan.writes.len() >= PLAN_WRITES {
+            work.plan.again.insert(key.clone());
+            continue;
+        }
+        work.current = Some(key.clone());
+        decide(&mut work, key);
+    }
+    work.current = None;
+    let notes = std::mem::take(&mut work.notes);
+    finish(work, notes)
+}
+
+/// The writes that tell what a node said of its pods, or others of objects.
+pub fn record_events(view: &View, notes: Vec<Note>, now: Time, seed: u64) -> KubePlan {
+    finish(Work::new(view, now, seed), notes)
+}
+
+fn finish(mut work: Work<'_>, notes: Vec<Note>) -> KubePlan {
+    let writes = std::mem::take(&mut work.plan.writes);
+    events::record(&mut work, notes);
+    let events = std::mem::replace(&mut work.plan.writes, writes);
+    KubePlan { events, ..work.plan }
+}
+
+fn decide(w: &mut Work<'_>, WorkKey(controller, _key): &WorkKey) {
+    if *controller == Controller::Events {
+        events::expire(w);
+    }
+}
