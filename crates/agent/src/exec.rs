@@ -12,6 +12,10 @@ use crate::{Agent, names};
 
 /// Ended execs kept per container, so that their exit codes can be asked for.
 const KEPT_ENDED: usize = 64;
+/// The status of an exec whose end nobody saw.
+const UNKNOWN_EXIT: i64 = 255;
+/// The status of an exec that ended with its container.
+const KILLED_EXIT: i64 = 137;
 
 /// Execs by identifier.
 #[derive(Default)]
@@ -19,6 +23,8 @@ pub(crate) struct Execs {
     map: Mutex<HashMap<String, ExecRecord>>,
     /// Identifiers in order of creation, for forgetting the oldest.
     order: Mutex<Vec<String>>,
+    /// Told of each end.
+    ended: tokio::sync::Notify,
 }
 
 impl Execs {
@@ -174,11 +180,40 @@ impl Agent {
             .await
     }
 
+    /// Waits for the end of an exec that was started and returns its status; 255 where nobody saw it end.
+    pub(crate) async fn exec_exit(&self, id: &str) -> i64 {
+        let Ok(exec) = self.exec(id) else {
+            return UNKNOWN_EXIT;
+        };
+        let container = self.watch_container(&exec.container);
+        let gone = async {
+            if let Ok(mut container) = container {
+                drop(container.wait_for(|r| !r.is_running()).await);
+            }
+        };
+        let ended = async {
+            loop {
+                let news = self.inner.execs.ended.notified();
+                if let Some(code) = self.exec(id).map_or(Some(UNKNOWN_EXIT), |e| e.exit_code) {
+                    return code;
+                }
+                news.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            code = ended => code,
+            // Its end dies with the container: the kernel killed it.
+            () = gone => self.exec(id).ok().and_then(|e| e.exit_code).unwrap_or(KILLED_EXIT),
+        }
+    }
+
     pub(crate) fn handle_exec_exit(&self, container: &str, exec_id: &str, code: i64) {
         self.inner.execs.modify(exec_id, |e| {
             e.running = false;
             e.exit_code = Some(code);
         });
+        self.inner.execs.ended.notify_waiters();
         if self.inner.execs.get(exec_id).is_some()
             && let Ok(record) = self.container(container)
         {

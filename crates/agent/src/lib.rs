@@ -4,11 +4,13 @@
 //! pods through it. Both take the same path to the machine.
 
 mod containers;
+mod door;
 mod events;
 mod exec;
 mod files;
 mod health;
 pub mod host;
+mod kube;
 mod lifecycle;
 mod merge;
 mod mounts;
@@ -31,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use containers::{CreateContainer, Created};
+pub use door::ProcessStreams;
 pub use events::Events;
 pub use lifecycle::StopOptions;
 pub use merge::{clean as clean_path, parse_port};
@@ -85,6 +88,8 @@ struct Inner {
     networks: networks::Networks,
     volumes: volumes::VolumeTable,
     execs: exec::Execs,
+    readings: door::Readings,
+    pods: kube::PodTable,
     events: Events,
 }
 
@@ -100,6 +105,8 @@ impl Agent {
                 networks: networks::Networks::default(),
                 volumes: volumes::VolumeTable::default(),
                 execs: exec::Execs::default(),
+                readings: door::Readings::default(),
+                pods: kube::PodTable::default(),
                 events: Events::default(),
                 options,
                 ports,

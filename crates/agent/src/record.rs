@@ -93,13 +93,29 @@ pub enum Owner {
     /// A client of this node's Docker API.
     #[default]
     Local,
-    /// A pod of the cluster: `namespace/name` and unique identifier.
+    /// A pod of the cluster.
     Pod {
         /// `namespace/name`.
         pod: String,
         /// Unique identifier.
         uid: String,
+        /// Name of the container in the pod; empty for Swarm tasks, which have but one.
+        #[serde(default)]
+        container: String,
+        /// Which run of that container this is, from 0.
+        #[serde(default)]
+        attempt: u32,
     },
+}
+
+impl Owner {
+    /// Which run of a pod's container it is.
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Pod { attempt, .. } => *attempt,
+            Self::Local => 0,
+        }
+    }
 }
 
 /// A process run in a container besides its first one.

@@ -331,6 +331,9 @@ impl Controller {
                 }
             }
         });
+        for event in &events {
+            self.manager.note_input(event.object.key.kind.as_str());
+        }
         self.manager.set_view_revision(self.store.revision());
         if self.events.receiver_count() > 0 {
             for event in events.iter().filter_map(events::translate) {
@@ -350,6 +353,7 @@ impl Controller {
                 self.manager.change_view(|old| *old = view);
                 self.written.clear();
                 self.store = store;
+                self.manager.note_all_inputs();
                 self.manager.set_view_revision(self.store.revision());
             }
             Err(error) => tracing::error!(%error, "the store cannot be read"),

@@ -8,8 +8,10 @@
 mod ca;
 mod controller;
 mod db;
+mod door;
 mod engine;
 mod events;
+mod inputs;
 mod kube;
 mod manager;
 mod mirror;
@@ -21,7 +23,9 @@ mod swarm;
 pub use db::{
     CONFIG_NAMES, Db, NETWORK_NAMES, NODE_IDS, SECRET_NAMES, SERVICE_NAMES, Snapshot, Stored, TypedTxn,
 };
+pub use door::{Blob, ByteStream, NodeDoor, OpenDoor, Process, log_bytes};
 pub use engine::Engine;
+pub use inputs::TokenIssuer;
 pub use manager::Manager;
 pub use request::{InitRequest, JoinRequest, Membership, Options, RemoteManager, SwarmInfo};
 pub use session::{NodeSession, Reporter};

@@ -1,6 +1,6 @@
 //! A manager: the store it holds, the view of its plans, and what every operation on the cluster needs.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -14,6 +14,8 @@ use tripod_store::{Txn, TxnError};
 
 use crate::controller::{Controller, Input};
 use crate::db::{Db, TypedTxn, to_error};
+use crate::door::Doors;
+use crate::inputs::TokenIssuer;
 use crate::mirror::load;
 use crate::paths::{Paths, Standing};
 use crate::request::{Membership, RemoteManager, SwarmInfo};
@@ -39,6 +41,9 @@ pub struct Manager {
     settled: watch::Sender<u64>,
     input: mpsc::UnboundedSender<Input>,
     pub(crate) sessions: Sessions,
+    pub(crate) doors: Doors,
+    pub(crate) inputs: crate::inputs::Shared,
+    pub(crate) tokens: OnceLock<Arc<dyn TokenIssuer>>,
     /// One change of the cluster's settings at a time.
     settings: tokio::sync::Mutex<()>,
     /// Shared: something begins to refer to a secret, config or network. Exclusive: one of them goes, or takes what
@@ -78,6 +83,9 @@ impl Manager {
             view: RwLock::new(view),
             input,
             sessions: Sessions::default(),
+            doors: Doors::default(),
+            inputs: crate::inputs::Shared::default(),
+            tokens: OnceLock::new(),
             settings: tokio::sync::Mutex::new(()),
             references: tokio::sync::RwLock::new(()),
             tasks: Mutex::default(),

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tripod_model::data::{ConfigMap, Secret};
 use tripod_model::network::{Frontend, NameRecord, NetworkSpec};
 use tripod_model::pod::{DesiredState, Pod};
-use tripod_model::session::{Assignment, DataItem, PodReport};
+use tripod_model::session::{Assignment, DataItem, PodReport, Token, TokenRequest};
 use tripod_model::swarm::NAMESPACE;
 use tripod_model::{Error, Result};
 use tripod_plan::View;
@@ -80,6 +80,7 @@ struct Sent {
     data: BTreeSet<String>,
     frontends: Arc<Vec<Frontend>>,
     names: BTreeMap<String, Arc<Vec<NameRecord>>>,
+    inputs: crate::inputs::Sent,
     /// The network epoch and attachments that the network part was computed from.
     basis: Option<(u64, BTreeSet<String>)>,
 }
@@ -136,6 +137,11 @@ impl NodeSession {
     /// The node's Swarm identifier.
     pub fn node_id(&self) -> &str {
         &self.node_id
+    }
+
+    /// The node's `metadata.name`.
+    pub fn node_name(&self) -> &str {
+        &self.node_name
     }
 
     /// What is new for the node: everything at first, then what changed since the last call, coalesced. `None` when
@@ -198,6 +204,7 @@ impl NodeSession {
         if full || !next.pods.is_empty() || !next.removed_pods.is_empty() {
             data(manager, sent, &mut next);
         }
+        crate::inputs::difference(manager, &self.node_name, &sent.pods, &mut sent.inputs, &mut next);
         let changed = full
             || next.frontends.is_some()
             || !(next.pods.is_empty()
@@ -206,6 +213,9 @@ impl NodeSession {
                 && next.removed_networks.is_empty()
                 && next.data.is_empty()
                 && next.removed_data.is_empty()
+                && next.inputs.is_empty()
+                && next.removed_inputs.is_empty()
+                && next.node.is_none()
                 && next.names.is_empty());
         changed.then_some(next)
     }
@@ -261,6 +271,14 @@ impl Reporter {
             reports,
         });
         Ok(())
+    }
+
+    /// A token of a service account for one of the node's pods.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::Forbidden`] when the pod is not the node's, or what the issuer says.
+    pub async fn token(&self, request: TokenRequest) -> Result<Token> {
+        self.manager.token_for(&self.node_name, request).await
     }
 
     /// The node has applied the network part of the assignment of this revision.
@@ -352,8 +370,14 @@ fn concerns(old: &Pod, new: &Pod) -> bool {
         || old.state.desired != new.state.desired
         || old.state.not_before != new.state.not_before
         || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        || old.metadata.deletion_grace_period_seconds != new.metadata.deletion_grace_period_seconds
         || old.spec != new.spec
         || old.extension != new.extension
+        // The downward API shows them, and readiness gates are conditions that others set.
+        || old.swarm().is_none()
+            && (old.metadata.labels != new.metadata.labels
+                || old.metadata.annotations != new.metadata.annotations
+                || crate::inputs::gates(old) != crate::inputs::gates(new))
 }
 
 fn network(

@@ -5,6 +5,7 @@
 
 pub mod container;
 pub mod data;
+pub mod door;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -14,6 +14,10 @@ use crate::network::PortProtocol;
 use crate::object::ObjectMeta;
 use crate::swarm::{TaskSpec, TaskState};
 
+mod extension;
+
+pub use extension::{ContainerExtension, ContainerRestart, Dependency, DependencyCondition};
+
 /// Annotation with the [`PodExtension`]; immutable after creation, but for what the scheduler settles.
 pub const EXTENSION_ANNOTATION: &str = "tripod.dev/pod";
 /// Annotation with the [`PodState`]; written by controllers and nodes only.
@@ -82,11 +86,15 @@ impl From<Pod> for RawPod {
             extension,
             state,
         } = pod;
-        // Plain structs with string keys: serialisation cannot fail.
-        if let Ok(text) = serde_json::to_string(&extension) {
+        // Plain structs with string keys: serialisation cannot fail. An annotation that would hold nothing is not made.
+        if extension != PodExtension::default()
+            && let Ok(text) = serde_json::to_string(&extension)
+        {
             metadata.annotations.insert(EXTENSION_ANNOTATION.into(), text);
         }
-        if let Ok(text) = serde_json::to_string(&state) {
+        if state != PodState::default()
+            && let Ok(text) = serde_json::to_string(&state)
+        {
             metadata.annotations.insert(STATE_ANNOTATION.into(), text);
         }
         Self {
@@ -170,6 +178,9 @@ pub struct PodExtension {
     /// Networks to attach to, with addresses settled by the leader.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<PodNetwork>,
+    /// Additions to containers (init containers too), by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub containers: BTreeMap<String, ContainerExtension>,
 }
 
 /// A Swarm task's identity and template.
@@ -266,6 +277,9 @@ pub struct PodState {
     /// Ports of the node that lead to it (mode `host`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<HostPort>,
+    /// Verdicts of its containers' health checks, by container (ECS).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub health: BTreeMap<String, crate::container::HealthStatus>,
     /// It may be sent connections: its target ports listen, or its health check passed.
     #[serde(skip_serializing_if = "is_default")]
     pub serving: bool,
@@ -301,6 +315,16 @@ impl Pod {
         self.extension.swarm.as_ref()
     }
 
+    /// The complete specification, typed.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] when a field is not what core/v1 says.
+    pub fn kube_spec(&self) -> crate::Result<k8s_openapi::api::core::v1::PodSpec> {
+        serde_json::to_value(&self.spec)
+            .and_then(serde_json::from_value)
+            .map_err(|e| crate::Error::invalid(format_args!("the pod's spec cannot be read: {e}")))
+    }
+
     /// Whether its process is still to run or runs: neither ended nor to be ended.
     pub fn is_live(&self) -> bool {
         self.state.desired <= DesiredState::Complete && !self.state.observed.is_final()
@@ -329,5 +353,8 @@ mod tests {
         assert!(value["metadata"]["annotations"][EXTENSION_ANNOTATION].is_string());
         assert_eq!(value["spec"]["hostNetwork"], true);
         assert_eq!(decode::<Pod>(&bytes).unwrap(), pod);
+        let plain = encode(&Pod::default());
+        let value: serde_json::Value = serde_json::from_slice(&plain).unwrap();
+        assert!(value["metadata"].get("annotations").is_none(), "{value}");
     }
 }

@@ -1,16 +1,26 @@
 //! What a manager tells a node and what the node reports: the messages of a session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PodStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
+use crate::container::HealthStatus;
 use crate::network::fabric::Fabric;
 use crate::network::names::ClusterNames;
 use crate::network::policy::Policies;
 use crate::network::{Frontend, NameRecord, NetworkSpec};
 use crate::pod::{HostPort, Pod};
 use crate::swarm::TaskState;
+
+mod inputs;
+
+pub use inputs::{
+    ClaimVolume, ConfigData, InputKey, NamespaceServices, NodeSettings, PodInput, ServiceAddress, Token,
+    TokenRequest,
+};
 
 /// What concerns one node: everything (`full`), or what changed since the assignment before.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +42,12 @@ pub struct Assignment {
     pub data: Vec<Arc<DataItem>>,
     /// Identifiers of secrets and configs needed no longer.
     pub removed_data: Vec<String>,
+    /// What this node's pods of Kubernetes and ECS refer to, new or changed.
+    pub inputs: Vec<Arc<PodInput>>,
+    /// Inputs needed no longer, or gone.
+    pub removed_inputs: Vec<InputKey>,
+    /// The node's settings, when they are new or changed.
+    pub node: Option<Arc<NodeSettings>>,
     /// All frontends of this node, when any changed.
     pub frontends: Option<Arc<Vec<Frontend>>>,
     /// All names of a network, for each network in which any changed.
@@ -74,7 +90,8 @@ pub struct PodReport {
     pub pod: String,
     /// Unique identifier of the pod, so that a namesake is not meant.
     pub uid: String,
-    /// Where it is.
+    /// Where it is. For pods that run from their PodSpec it follows the phase: `preparing` (Pending), `running`,
+    /// `complete` (Succeeded), `failed`.
     pub state: TaskState,
     /// Since when.
     pub at: Option<Time>,
@@ -82,14 +99,41 @@ pub struct PodReport {
     pub message: String,
     /// What went wrong.
     pub error: String,
-    /// The container.
+    /// The container (Swarm tasks).
     pub container_id: String,
-    /// Process.
+    /// Process (Swarm tasks).
     pub pid: i32,
     /// Exit status.
     pub exit_code: Option<i64>,
     /// Ports of the node that lead to it.
     pub ports: Vec<HostPort>,
-    /// It may be sent connections.
+    /// It may be sent connections. For pods that run from their PodSpec: the condition Ready as the node sees it.
     pub serving: bool,
+    /// Pods that run from their PodSpec: the complete status as the node computes it. Its conditions are those that
+    /// the node owns (PodReadyToStartContainers, Initialized, ContainersReady, Ready, PodResizePending,
+    /// PodResizeInProgress): those of others in the store are kept.
+    pub kube: Option<Box<PodStatus>>,
+    /// Verdicts of health checks ([`crate::pod::ContainerExtension::health_check`]), by container.
+    pub health: BTreeMap<String, HealthStatus>,
+    /// The pod was to go (a deletion timestamp, or out of the store), and nothing of it is left on the node: its
+    /// object may be removed.
+    pub gone: bool,
+    /// What happened to it, to be written as Kubernetes Events by the manager.
+    pub events: Vec<PodEvent>,
+}
+
+/// Something that happened to a pod on its node: becomes a core/v1 Event about the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodEvent {
+    /// It is a warning rather than normal.
+    pub warning: bool,
+    /// One word: `Pulled`, `Created`, `Started`, `Killing`, `BackOff`, `Unhealthy`, `FailedMount` …
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// `involvedObject.fieldPath`, such as `spec.containers{web}`; empty is the pod itself.
+    pub field_path: String,
+    /// When.
+    pub at: Option<Time>,
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use tripod_agent::ports::Volumes;
+use tripod_model::door::FilesystemUsage;
 use tripod_model::volume::Volume;
 use tripod_model::{Error, Result};
 
@@ -126,6 +127,16 @@ impl Volumes for VolumeStore {
                 .is_empty())
         })
         .await
+    }
+
+    fn filesystem(&self, path: &Path) -> Result<FilesystemUsage> {
+        let fs = rustix::fs::statvfs(path).map_err(std::io::Error::from)?;
+        Ok(FilesystemUsage {
+            capacity: fs.f_blocks * fs.f_frsize,
+            available: fs.f_bavail * fs.f_frsize,
+            inodes: fs.f_files,
+            inodes_free: fs.f_favail,
+        })
     }
 
     async fn size(&self, name: &str) -> Result<u64> {

@@ -17,7 +17,7 @@ use tripod_model::network::fabric::Fabric;
 use tripod_model::network::names::ClusterNames;
 use tripod_model::network::policy::Policies;
 use tripod_model::pod::Pod;
-use tripod_model::session::{Assignment, DataItem, PodReport};
+use tripod_model::session::{Assignment, DataItem, PodReport, Token, TokenRequest};
 
 use crate::{Agent, Owner, RemoveOptions};
 pub use spec::NodeIdentity;
@@ -31,6 +31,8 @@ pub trait Session: Send + Sync {
     async fn report(&self, reports: Vec<PodReport>) -> Result<()>;
     /// Tells the manager that frontends and names of this revision hold on this node.
     async fn acknowledge(&self, revision: u64) -> Result<()>;
+    /// Asks the manager for a service account's token, for a pod of this node.
+    async fn token(&self, request: TokenRequest) -> Result<Token>;
 }
 
 /// What a worker is told of its pod.

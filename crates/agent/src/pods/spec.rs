@@ -99,6 +99,8 @@ pub(crate) fn plan(
         owner: Owner::Pod {
             pod: format!("{}/{}", pod.metadata.namespace, pod.metadata.name),
             uid: pod.metadata.uid.clone(),
+            container: String::new(),
+            attempt: 0,
         },
         endpoints,
         image: None,

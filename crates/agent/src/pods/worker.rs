@@ -155,6 +155,7 @@ impl Worker {
                 .map(|r| r.state.exit_code),
             ports,
             serving: self.serving,
+            ..PodReport::default()
         };
         // The session has ended when nobody takes it: the next one begins with what is then true.
         let _ = self.reports.send(report);

@@ -137,6 +137,8 @@ pub trait Net: Send + Sync {
 
     /// Waits until something accepts on one of these TCP ports in the sandbox, or the time is over (false).
     async fn wait_listening(&self, sandbox: &str, ports: &[u16], timeout: std::time::Duration) -> bool;
+    /// Connects to a TCP port on the loopback of a sandbox, or of the host (`None`). Errors name the address and why.
+    async fn dial(&self, sandbox: Option<&str>, port: u16) -> Result<super::BoxDuplex>;
     /// How many connections to this address and port are established through the node's frontends, for draining.
     async fn established(&self, network_id: &str, address: IpAddr) -> Result<usize>;
     /// Forgets connection tracking entries that lead to an address (UDP above all).

@@ -22,6 +22,8 @@ pub trait Volumes: Send + Sync {
     async fn remove(&self, name: &str) -> Result<()>;
     /// Whether the directory is empty.
     async fn is_empty(&self, path: PathBuf) -> Result<bool>;
+    /// Space of the filesystem that holds a path.
+    fn filesystem(&self, path: &std::path::Path) -> Result<tripod_model::door::FilesystemUsage>;
     /// Bytes in the directory.
     async fn size(&self, name: &str) -> Result<u64>;
 }

@@ -278,6 +278,13 @@ impl Net for FakeNet {
         Ok(())
     }
 
+    async fn dial(&self, sandbox: Option<&str>, port: u16) -> Result<tripod_agent::ports::BoxDuplex> {
+        self.script
+            .step("net.dial", &format!("{}:{port}", sandbox.unwrap_or("host")))
+            .await?;
+        Ok(Box::new(tokio::io::duplex(1024).0))
+    }
+
     async fn wait_listening(&self, sandbox: &str, _: &[u16], timeout: Duration) -> bool {
         let _ = self.script.step("net.wait_listening", sandbox).await;
         let heard = self.listening.notified();

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tripod_agent::pods::Session;
 use tripod_model::network::PortProtocol;
 use tripod_model::pod::{DesiredState, HostPort, Pod, PodNetwork, SwarmTask};
-use tripod_model::session::{Assignment, PodReport};
+use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
 use tripod_model::swarm::TaskState;
 use tripod_model::{Error, Result};
 
@@ -101,6 +101,13 @@ impl Session for FakeSession {
         self.acknowledged.lock().unwrap().push(revision);
         self.news.notify_waiters();
         Ok(())
+    }
+
+    async fn token(&self, request: TokenRequest) -> Result<Token> {
+        Ok(Token {
+            token: format!("token of {}", request.service_account),
+            expires_at: tripod_model::Time::MAX,
+        })
     }
 }
 

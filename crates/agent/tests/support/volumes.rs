@@ -92,6 +92,10 @@ impl Volumes for FakeVolumes {
         Ok(true)
     }
 
+    fn filesystem(&self, _: &std::path::Path) -> Result<tripod_model::door::FilesystemUsage> {
+        Ok(tripod_model::door::FilesystemUsage::default())
+    }
+
     async fn size(&self, _: &str) -> Result<u64> {
         Ok(0)
     }

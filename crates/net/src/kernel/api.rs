@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use tripod_agent::ports::{InterfaceStats, Net, PortFailure, PortRequest, SandboxDns};
+use tripod_agent::ports::{BoxDuplex, InterfaceStats, Net, PortFailure, PortRequest, SandboxDns};
 use tripod_model::Result;
 use tripod_model::network::{Endpoint, Frontend, NameRecord, NetworkSpec, PublishedPort};
 
@@ -17,6 +17,8 @@ use crate::ns;
 
 /// Longest time between two looks for a listener.
 const PATIENCE: Duration = Duration::from_millis(25);
+/// How long a connection to a pod's own loopback may take.
+const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl Net for KernelNet {
@@ -120,6 +122,14 @@ impl Net for KernelNet {
         Ok(())
     }
 
+    async fn dial(&self, sandbox: Option<&str>, port: u16) -> Result<BoxDuplex> {
+        let path = sandbox
+            .map(|s| self.inner.sandbox(s).map(|s| s.path.clone()))
+            .transpose()?;
+        let stream = self.blocking(move |_| Ok(dial(path.as_deref(), port)?)).await?;
+        Ok(Box::new(tokio::net::TcpStream::from_std(stream)?))
+    }
+
     async fn wait_listening(&self, sandbox: &str, ports: &[u16], timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let Ok(s) = self.inner.sandbox(sandbox) else {
@@ -160,5 +170,20 @@ impl Net for KernelNet {
     async fn forget_connections(&self, network_id: &str, address: IpAddr) -> Result<()> {
         let id = network_id.to_owned();
         self.blocking(move |i| i.forget_connections(&id, address)).await
+    }
+}
+
+/// A connection to a port on the loopback of a namespace; the connection stays there.
+fn dial(ns: Option<&std::path::Path>, port: u16) -> std::io::Result<std::net::TcpStream> {
+    let connect = || {
+        let address = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
+        let stream = std::net::TcpStream::connect_timeout(&address, DIAL_PATIENCE)
+            .map_err(|e| std::io::Error::new(e.kind(), format!("dial tcp4 {address}: {e}")))?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    match ns {
+        Some(path) => ns::within(File::open(path)?, connect),
+        None => connect(),
     }
 }

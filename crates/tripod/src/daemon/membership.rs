@@ -12,7 +12,7 @@ use tripod_agent::pods::{NodeIdentity, Session};
 use tripod_agent::{Agent, ClusterNetworks, Owner};
 use tripod_engine::{Engine, Manager, Membership, NodeSession, Reporter};
 use tripod_model::network::NetworkSpec;
-use tripod_model::session::{Assignment, PodReport};
+use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
 use tripod_model::{Error, Result};
 
 /// Identifiers of cluster networks are this long, those of local ones 64 digits.
@@ -22,12 +22,18 @@ const CLUSTER_ID_LENGTH: usize = 25;
 struct LocalSession {
     assignments: tokio::sync::Mutex<NodeSession>,
     reporter: Reporter,
+    node_name: String,
 }
 
 impl LocalSession {
+    fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
     fn new(session: NodeSession) -> Self {
         Self {
             reporter: session.reporter(),
+            node_name: session.node_name().to_owned(),
             assignments: tokio::sync::Mutex::new(session),
         }
     }
@@ -47,6 +53,10 @@ impl Session for LocalSession {
     async fn acknowledge(&self, revision: u64) -> Result<()> {
         self.reporter.acknowledge(revision);
         Ok(())
+    }
+
+    async fn token(&self, request: TokenRequest) -> Result<Token> {
+        self.reporter.token(request).await
     }
 }
 
@@ -183,6 +193,7 @@ async fn take_part(agent: Agent, manager: Arc<Manager>, leases: Arc<Leases>, ove
         hostname: host.hostname,
         platform: (host.machine, "linux".into()),
     };
+    let door = std::sync::Arc::new(super::door::LocalDoor::new(agent.clone()));
     while !over.is_cancelled() {
         let session = match manager.session(manager.node_id()) {
             Ok(session) => Arc::new(LocalSession::new(session)),
@@ -191,6 +202,7 @@ async fn take_part(agent: Agent, manager: Arc<Manager>, leases: Arc<Leases>, ove
                 return;
             }
         };
+        let _open = manager.open_door(session.node_name(), door.clone());
         leases.begin(&agent, session.reporter.clone()).await;
         match agent.run_session(identity.clone(), session, over.clone()).await {
             Ok(()) => return,

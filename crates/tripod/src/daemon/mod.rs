@@ -1,5 +1,6 @@
 //! `tripod daemon`: one node in the foreground. Opens the parts, wires them, serves, and ends in an orderly way.
 
+mod door;
 mod doors;
 mod membership;
 mod notify;
