@@ -243,6 +243,10 @@ reach_out() {
   return $status
 }
 
+# Debian's busybox has no netcat for UDP.
+UDP_ECHO='import socket
+s = socket.socket(type=socket.SOCK_DGRAM); s.bind(("", 9999))
+while True: s.sendto(*s.recvfrom(99))'
 ports() {
   step "published ports"
   docker run -d --name web -p 8081:8080 -p 127.0.0.1:8082:8080 -p 8080 spkane/quantum-game >/dev/null
@@ -261,7 +265,8 @@ ports() {
   check "that is not taken away" fails 'already in use' -- docker run --name taken2 -p 8083:80 busybox true
   kill $other
   check "the port is free after removal" eval 'docker rm -f web taken taken2 >/dev/null && ! get http://127.0.0.1:8081/'
-  docker run -d --name udp -p 8084:9999/udp busybox sh -c 'while :; do nc -u -l -p 9999 -e cat; done' >/dev/null
+  load httpbin
+  docker run -d --name udp -p 8084:9999/udp --entrypoint python3 kennethreitz/httpbin -c "$UDP_ECHO" >/dev/null
   soon 10 "udp" prints ping -- python3 -c 'import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(1); s.sendto(b"ping", ("127.0.0.1", 8084)); print(s.recv(9).decode())'
   docker rm -f udp >/dev/null 2>&1
 }

@@ -118,7 +118,7 @@ kinds() {
   check "its tasks" says '^job\.[0-9a-z]+ .* Complete Complete' -- tasks job
   check "its logs" says 'done$' -- docker service logs job
   check "a global job" docker service create -d --name chore --mode global-job --restart-condition none busybox true
-  soon 15 "is completed" says 'chore +global job +0/1 \(1/1 completed\)' -- docker service ls
+  soon 15 "is completed" says 'chore +global job +0/0 \(1/1 completed\)' -- docker service ls
   check "dnsrr" docker service create -d --name robin --endpoint-mode dnsrr --network front --replicas 2 spkane/quantum-game
   soon 15 "runs" prints 2/2 -- replicas robin
   check "its name is its tasks" eval '[ "$(docker run --rm --network front busybox nslookup robin 127.0.0.11 | grep -c "^Address.*: 10\.")" -ge 2 ]'

@@ -4,11 +4,13 @@
 //! Nothing here knows what is served: a front door is a [`Handler`].
 
 mod address;
+mod linger;
 mod listen;
 mod serve;
 mod tls;
 
 pub use address::Address;
+pub use linger::Linger;
 pub use listen::Listener;
 pub use serve::{Handler, Options, serve};
 pub use tls::{TlsFiles, server_config};

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::linger::{AtOnce, Linger, Lingering};
 use crate::listen::Stream;
 use crate::{Listener, Peer, Request, Response};
 
@@ -34,6 +36,8 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// At the end, requests under way get this time.
     pub drain: Duration,
+    /// How long a client that still sends is heard after the last answer.
+    pub linger: Linger,
 }
 
 impl Default for Options {
@@ -44,6 +48,7 @@ impl Default for Options {
             header_lines: 200,
             handshake_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(3),
+            linger: Linger::default(),
         }
     }
 }
@@ -163,9 +168,17 @@ async fn http1<H: Handler, S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Arc::new(peer);
+    let at_once = AtOnce::default();
+    let stream = Lingering::new(stream, options.linger, Arc::clone(&at_once));
     let service = service_fn(|request| {
-        let (handler, peer) = (Arc::clone(&handler), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+        let (handler, peer, at_once) = (Arc::clone(&handler), Arc::clone(&peer), Arc::clone(&at_once));
+        async move {
+            let response = handler.handle(request, peer).await;
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                at_once.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -179,6 +192,7 @@ async fn http1<H: Handler, S>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
+            at_once.store(true, Ordering::Relaxed);
             connection.as_mut().graceful_shutdown();
             connection.await
         }

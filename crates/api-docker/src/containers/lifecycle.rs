@@ -27,9 +27,20 @@ pub(crate) async fn start(docker: &Docker, call: &Call, id: &str) -> Reply {
     let before = docker.agent().container(id)?;
     if let Err(e) = docker.agent().start_container(&before.id).await {
         remove_failed(docker, &before).await;
-        return Err(e.into());
+        return Err(start_fault(e));
     }
     reply::no_content()
+}
+
+/// Whatever keeps a port from being published is a fault of the machine to the real daemon, also a port that another
+/// container has.
+fn start_fault(e: tripod_model::Error) -> Fault {
+    if e.message
+        .contains("driver failed programming external connectivity")
+    {
+        return Fault::new(StatusCode::INTERNAL_SERVER_ERROR, e.message);
+    }
+    e.into()
 }
 
 /// A container that is to be removed when it ends is also removed when it cannot start: `docker run --rm` waits for
@@ -68,7 +79,8 @@ pub(crate) async fn stop(docker: &Docker, call: &Call, id: &str) -> Reply {
 }
 
 pub(crate) async fn restart(docker: &Docker, call: &Call, id: &str) -> Reply {
-    docker.agent().restart_container(id, stop_options(call)?).await?;
+    let restarted = docker.agent().restart_container(id, stop_options(call)?).await;
+    restarted.map_err(start_fault)?;
     reply::no_content()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tripod_model::data::Network;
 use tripod_model::network::{NetworkDriver, NetworkSpec, Subnet};
-use tripod_model::pod::Pod;
+use tripod_model::pod::{DesiredState, Pod};
 use tripod_model::swarm::{NAMESPACE, SwarmService};
 use tripod_model::{Error, Result, Time};
 use tripod_raft::RaftError;
@@ -172,8 +172,11 @@ impl Manager {
                 s.metadata.name
             )));
         }
-        if let Some(task) = self.with_view(|view| view.pods().find(|p| holds(p, id)).and_then(|p| task_id(p)))
-        {
+        let holder = |view: &tripod_plan::View| {
+            let mut pods = view.pods();
+            pods.find(|p| holds(view, p, id)).and_then(|p| task_id(p))
+        };
+        if let Some(task) = self.with_view(holder) {
             return Err(Error::invalid(format_args!(
                 "network {id} is in use by task {task}"
             )));
@@ -202,7 +205,15 @@ fn task_id(pod: &Pod) -> Option<String> {
     )
 }
 
-/// Whether a pod that has not ended is attached to a network.
-fn holds(pod: &Pod, network: &str) -> bool {
-    !pod.state.observed.is_final() && pod.extension.networks.iter().any(|n| n.network_id == network)
+/// Whether a pod that is to run is attached to a network. One that is on its way out, as the tasks of a service that
+/// was removed, takes the network's last use on its node with it.
+fn holds(view: &tripod_plan::View, pod: &Pod, network: &str) -> bool {
+    let stays = match pod.swarm() {
+        Some(task) => task.service_id.is_empty() || view.service(&task.service_id).is_some(),
+        None => true,
+    };
+    stays
+        && !pod.state.observed.is_final()
+        && pod.state.desired <= DesiredState::Complete
+        && pod.extension.networks.iter().any(|n| n.network_id == network)
 }

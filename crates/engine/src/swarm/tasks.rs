@@ -85,9 +85,14 @@ impl Manager {
         } else {
             self.tasks_of(&services)
         };
-        let current: Vec<(String, i64)> = match filters.values("_up-to-date") {
-            [] => Vec::new(),
-            _ => self.generations(),
+        let fresh = filters.values("_up-to-date").first();
+        let candidates = match fresh {
+            Some(wanted) => self.with_view(|view| {
+                let wanted = wanted == "true" || wanted == "1";
+                let chosen = candidates.into_iter();
+                chosen.filter(|t| is_up_to_date(view, t) == wanted).collect()
+            }),
+            None => candidates,
         };
         Ok(candidates
             .into_iter()
@@ -101,20 +106,8 @@ impl Manager {
                     && (nodes.is_empty() || nodes.contains(&task.node_id))
                     && (desired.is_empty() || desired.contains(&task.pod.state.desired))
                     && filters.any("runtime", |r| r == "container")
-                    && filters.any("_up-to-date", |wanted| {
-                        let new = current
-                            .iter()
-                            .any(|(id, g)| *id == swarm.service_id && *g <= swarm.service_generation);
-                        (wanted == "true" || wanted == "1") == new
-                    })
             })
             .collect())
-    }
-
-    fn generations(&self) -> Vec<(String, i64)> {
-        let all =
-            |s: &Arc<tripod_model::swarm::SwarmService>| (s.metadata.name.clone(), s.metadata.generation);
-        self.with_view(|view| view.services().map(all).collect())
     }
 
     fn all_tasks(&self) -> Vec<Task> {
@@ -132,6 +125,21 @@ impl Manager {
             pods.filter(|p| is_task(p)).map(|p| located(view, p)).collect()
         })
     }
+}
+
+/// Whether a task is what its service asks for, also where the service changed in what does not concern the task (or
+/// was changed and changed back).
+fn is_up_to_date(view: &tripod_plan::View, task: &Task) -> bool {
+    let Some((swarm, service)) = task
+        .pod
+        .swarm()
+        .and_then(|t| Some((t, view.service(&t.service_id)?)))
+    else {
+        return false;
+    };
+    let node = view.node(&task.pod.spec.node_name).map(AsRef::as_ref);
+    let cluster = view.cluster().map(AsRef::as_ref);
+    !tripod_plan::rollout::is_task_dirty(service, swarm, node, cluster)
 }
 
 fn is_task(pod: &Pod) -> bool {

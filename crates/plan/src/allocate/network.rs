@@ -25,8 +25,10 @@ pub fn complete_network(view: &View, mut spec: NetworkSpec) -> Result<NetworkSpe
     spec.cluster = true;
     let others = || view.networks().filter(|n| n.metadata.name != spec.id);
     let taken: Vec<IpNet> = others().flat_map(|n| &n.spec.subnets).map(|s| s.subnet).collect();
+    let ending = ending_addresses(view);
     if spec.subnets.is_empty() {
-        let subnet = IpNet::V4(pick_subnet(&pools(view), &taken)?);
+        let avoided: Vec<IpNet> = taken.iter().chain(&ending).copied().collect();
+        let subnet = IpNet::V4(pick_subnet(&pools(view), &avoided)?);
         spec.subnets.push(Subnet {
             subnet,
             gateway: None,
@@ -53,11 +55,34 @@ pub fn complete_network(view: &View, mut spec: NetworkSpec) -> Result<NetworkSpe
     }
     if spec.vni == 0 {
         let used: BTreeSet<u32> = others().map(|n| n.spec.vni).collect();
-        spec.vni = (FIRST_VNI..=LAST_VNI)
+        // What a network had that is gone, but whose last tasks still end on some node, is not known any more: begin
+        // somewhere else then.
+        let begin = match ending.is_empty() {
+            true => FIRST_VNI,
+            false => FIRST_VNI + spread(&spec.id) % (LAST_VNI - FIRST_VNI),
+        };
+        spec.vni = (begin..=LAST_VNI)
+            .chain(FIRST_VNI..begin)
             .find(|v| !used.contains(v))
             .ok_or_else(|| Error::forbidden("no VXLAN identifier is free"))?;
     }
     Ok(spec)
+}
+
+/// Addresses of tasks that have not ended in networks that were removed.
+fn ending_addresses(view: &View) -> Vec<IpNet> {
+    view.pods()
+        .filter(|p| !p.state.observed.is_final())
+        .flat_map(|p| &p.extension.networks)
+        .filter(|n| view.network(&n.network_id).is_none())
+        .filter_map(|n| n.address.map(|a| IpNet::from(a.addr())))
+        .collect()
+}
+
+/// A number that differs between identifiers (FNV-1a).
+fn spread(id: &str) -> u32 {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    id.bytes().fold(0x811c_9dc5, step)
 }
 
 fn pools(view: &View) -> Vec<(Ipv4Net, u8)> {

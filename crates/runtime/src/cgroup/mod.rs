@@ -126,6 +126,14 @@ impl Cgroup {
         Path::new("/").join(&self.path)
     }
 
+    /// Its directory in each hierarchy of version 1, with the name of that hierarchy's mount.
+    pub(crate) fn hierarchies(&self) -> Vec<(String, PathBuf)> {
+        let mounts = self.mounts.v1.iter().map(|(_, m)| m);
+        mounts
+            .filter_map(|m| Some((m.file_name()?.to_str()?.to_owned(), m.join(&self.path))))
+            .collect()
+    }
+
     /// All directories.
     pub(crate) fn dirs(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.mounts.roots().map(|m| m.join(&self.path))

@@ -24,6 +24,9 @@ pub(crate) fn run(command: &Command, notify: RawFd) -> Failure {
     if let Err(e) = all.thread_set_mask() {
         return e.into();
     }
+    // Before the command can look; it gets its own name when it is executed.
+    // SAFETY: names the process; the text is static.
+    unsafe { libc::prctl(libc::PR_SET_NAME, c"docker-init".as_ptr()) };
     // SAFETY: this process has one thread; the child executes the command or leaves by `_exit`.
     let child = match unsafe { nix::unistd::fork() } {
         Err(e) => return e.into(),
@@ -39,8 +42,6 @@ pub(crate) fn run(command: &Command, notify: RawFd) -> Failure {
     };
     // SAFETY: the descriptor is this process's own; closing it tells the helper that the command runs.
     unsafe { libc::close(notify) };
-    // SAFETY: names the process; the text is static.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"docker-init".as_ptr()) };
     serve(child.as_raw(), &all)
 }
 

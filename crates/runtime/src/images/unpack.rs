@@ -86,7 +86,9 @@ pub(crate) fn unpack_into(root: Into<'_>, archive: impl Read, purpose: Purpose, 
 /// Bytes that an archive may take on the filesystem of a path: what is free, less a reserve.
 pub(crate) fn free_space(path: &Path) -> Result<u64> {
     let s = rustix::fs::statvfs(path).map_err(|e| fault(e, path.display()))?;
-    Ok((s.f_bavail * s.f_frsize).saturating_sub(64 << 20))
+    // Something is left for the daemon's own files: less on a small filesystem.
+    let reserve = (s.f_blocks * s.f_frsize / 32).min(64 << 20);
+    Ok((s.f_bavail * s.f_frsize).saturating_sub(reserve))
 }
 
 struct Unpacker<'a> {

@@ -94,6 +94,7 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
     let mut settled = Settled {
         identity: user::resolve(&request.rootfs, &spec.user, &spec.group_add)?,
         cgroup: cgroup.oci_path(),
+        hierarchies: cgroup.hierarchies(),
         devices: devices::resolve(spec)?,
         ..Settled::default()
     };

@@ -44,6 +44,8 @@ pub(crate) struct Settled {
     pub(crate) identity: Identity,
     /// Path of the cgroup.
     pub(crate) cgroup: PathBuf,
+    /// Its directory in each hierarchy of version 1, by the name that the hierarchy's mount has.
+    pub(crate) hierarchies: Vec<(String, PathBuf)>,
     /// Processes whose namespaces are joined, by the container's identifier.
     pub(crate) peers: Vec<(String, i32)>,
     /// Where `/dev/shm` of this container (or of the one whose IPC namespace it joins) is on the host.

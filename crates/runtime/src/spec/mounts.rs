@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tripod_agent::ports::{ResolvedMount, StartRequest};
-use tripod_model::container::NamespaceMode;
+use tripod_model::container::{ContainerSpec, NamespaceMode};
 use tripod_model::{Error, Result};
 
 use super::{Host, Settled, in_container};
@@ -45,8 +45,8 @@ pub(super) fn render(
             ],
         ),
         mount("/sys", "sysfs", "sysfs", cgroup_ro),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", cgroup_ro),
     ];
+    all.extend(cgroups(spec, host, settled, cgroup_ro));
     let own_ipc = namespaces
         .as_array()
         .is_some_and(|n| n.iter().any(|n| n["type"] == "ipc"));
@@ -83,7 +83,6 @@ pub(super) fn render(
             ));
         }
     }
-    let _ = host;
     for m in &request.mounts {
         // What the user mounts at one of these places replaces the default there.
         let target = in_container(&m.target);
@@ -98,6 +97,27 @@ pub(super) fn render(
         ));
     }
     Ok(all)
+}
+
+/// The container's view of its cgroups. A runtime finds them by its own process's number, which means another process
+/// (or none) in the /proc of this machine when the container joins the process namespace of another one; so there, for
+/// the hierarchies of version 1, each directory is named.
+fn cgroups(spec: &ContainerSpec, host: &Host, settled: &Settled, options: &[&str]) -> Vec<Value> {
+    let joined = matches!(spec.security.pid, NamespaceMode::Container(_));
+    if !joined || host.cgroup_v2 || settled.hierarchies.is_empty() {
+        return vec![mount("/sys/fs/cgroup", "cgroup", "cgroup", options)];
+    }
+    let top = mount(
+        "/sys/fs/cgroup",
+        "tmpfs",
+        "tmpfs",
+        &["nosuid", "noexec", "nodev", "mode=755", "size=64k"],
+    );
+    let each = settled
+        .hierarchies
+        .iter()
+        .map(|(name, dir)| bind(&dir.to_string_lossy(), &format!("/sys/fs/cgroup/{name}"), options));
+    std::iter::once(top).chain(each).collect()
 }
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Value {
@@ -147,7 +167,6 @@ fn user_mount(m: &ResolvedMount) -> Result<Value> {
 mod tests {
     use super::super::tests::{host, request};
     use super::*;
-    use tripod_model::container::ContainerSpec;
 
     fn tmpfs(target: &str, options: &[&str]) -> ResolvedMount {
         ResolvedMount {
@@ -181,6 +200,21 @@ mod tests {
         assert_eq!(data["destination"], "/data");
         assert_eq!(data["options"], json!(["rbind", "rslave", "ro"]));
         assert!(user_mount(&tmpfs("/a/../b", &[])).is_err());
+    }
+
+    #[test]
+    fn cgroups_are_named_where_process_numbers_are_anothers() {
+        let mut spec = ContainerSpec::default();
+        let settled = Settled {
+            hierarchies: vec![("memory".into(), "/sys/fs/cgroup/memory/tripod/x".into())],
+            ..Settled::default()
+        };
+        assert_eq!(cgroups(&spec, &host(), &settled, &["ro"]).len(), 1);
+        spec.security.pid = NamespaceMode::Container("other".into());
+        let all = cgroups(&spec, &host(), &settled, &["ro"]);
+        assert_eq!(all[0]["type"], "tmpfs");
+        assert_eq!(all[1]["destination"], "/sys/fs/cgroup/memory");
+        assert_eq!(all[1]["options"], json!(["rbind", "rprivate", "ro"]));
     }
 
     #[test]
