@@ -5,8 +5,11 @@
 
 mod dns;
 mod kernel;
+pub mod local;
 mod netlink;
 mod ns;
+pub mod outer;
 mod render;
 
 pub use kernel::{KernelNet, Options};
+pub use local::LocalNet;

@@ -24,13 +24,84 @@ pub(crate) enum Command {
     /// Stop a local cluster; what it holds stays.
     Stop(ClusterArgs),
     /// Delete a local cluster with all it holds.
-    Delete(ClusterArgs),
+    Delete(DeleteArgs),
+    /// Freeze all containers of a local cluster.
+    Pause(ClusterArgs),
+    /// Let frozen containers go on.
+    Unpause(ClusterArgs),
     /// Tell how a local cluster is.
     Status(StatusArgs),
-    /// Print the settings that point docker at a local cluster.
+    /// Print the settings that point docker, kubectl and aws at a local cluster.
     Env(EnvArgs),
+    /// Print a node's address.
+    Ip {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Which node; the first when none is named.
+        #[arg(short = 'n', long)]
+        node: Option<String>,
+    },
+    /// Open a shell on a node, or run a command there.
+    Ssh(SshArgs),
+    /// Print where a Kubernetes service answers, or list all.
+    Service(ServiceArgs),
+    /// Open the dashboard.
+    Dashboard {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Print its address instead of opening a browser.
+        #[arg(long)]
+        url: bool,
+        /// Port of this machine; 0 takes a free one.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+    /// Load images onto the nodes.
+    Image {
+        /// What to do with images.
+        #[command(subcommand)]
+        what: ImageWhat,
+    },
+    /// Create a cluster of local nodes, as kind does.
+    Create {
+        /// What to create.
+        #[command(subcommand)]
+        what: CreateWhat,
+    },
+    /// Get local clusters, their nodes, or a kubeconfig.
+    Get(GetArgs),
+    /// Load images onto the nodes, as kind does.
+    Load {
+        /// What to load.
+        #[command(subcommand)]
+        what: LoadWhat,
+    },
+    /// Export logs.
+    Export {
+        /// What to export.
+        #[command(subcommand)]
+        what: ExportWhat,
+    },
+    /// Tell the version of this program and the newest one.
+    UpdateCheck,
     /// Print the version.
     Version,
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// The first process of a local node.
+    #[command(hide = true)]
+    NodeInit {
+        /// What the node is.
+        plan: PathBuf,
+        /// The run inside.
+        #[arg(long)]
+        second: bool,
+    },
 }
 
 /// Options of the daemon.
@@ -78,6 +149,12 @@ pub(crate) struct DaemonArgs {
     /// Stop all containers when the daemon is told to end (they run on by default).
     #[arg(long, hide = true)]
     pub stop_containers: bool,
+    /// Network namespace of the machine around this node, where published ports are to answer too.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub outer_netns: Option<PathBuf>,
+    /// A port of the machine around this node that leads to a port of the node: `[IP:]PORT=PORT[/udp]`.
+    #[arg(long = "outer-forward", hide = true, value_name = "FROM=TO")]
+    pub outer_forwards: Vec<String>,
     /// How much is logged: error, warn, info, debug, trace.
     #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
@@ -97,12 +174,179 @@ pub(crate) struct StartArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Number of nodes.
+    /// Number of nodes, managers included.
     #[arg(long, default_value_t = 1)]
-    pub nodes: u32,
+    pub nodes: usize,
+    /// Number of managers among them.
+    #[arg(long, default_value_t = 1)]
+    pub managers: usize,
+    /// The Kubernetes version that is reported (`v1.36.0`); the API served stays the same.
+    #[arg(long)]
+    pub kubernetes_version: Option<String>,
     /// Form of what is printed.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// Options of `delete`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct DeleteArgs {
+    /// What to delete, as kind says it.
+    #[command(subcommand)]
+    pub what: Option<DeleteWhat>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// What `delete` can be asked for by a word.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeleteWhat {
+    /// Delete a local cluster.
+    Cluster {
+        /// Name of the cluster.
+        #[arg(short, long, default_value = "tripod")]
+        name: String,
+        /// The kubeconfig that is changed.
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+/// Options of `ssh`.
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Which node; the first when none is named.
+    #[arg(short = 'n', long)]
+    pub node: Option<String>,
+    /// The command; a shell when there is none.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Options of `service`.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// Name of the service, or `list`.
+    pub name: String,
+    /// Which cluster.
+    #[arg(long = "cluster", default_value = "tripod")]
+    pub in_cluster: String,
+    /// The namespace.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Print addresses (the default).
+    #[arg(long)]
+    pub url: bool,
+}
+
+/// What `image` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageWhat {
+    /// Load an archive of images on every node.
+    Load {
+        /// The archive.
+        archive: PathBuf,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+}
+
+/// What `create` makes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CreateWhat {
+    /// Create a cluster of local nodes.
+    Cluster(CreateArgs),
+}
+
+/// Options of `create cluster`, as kind has them.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Name of the cluster.
+    #[arg(short, long, env = "KIND_CLUSTER_NAME")]
+    pub name: Option<String>,
+    /// A configuration of kind's (`kind.x-k8s.io/v1alpha4`); `-` is standard input.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// A node image of kind's: its tag is the Kubernetes version that is reported.
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Accepted: the command returns when all nodes are ready.
+    #[arg(long)]
+    pub wait: Option<String>,
+    /// Keep the nodes when creating fails.
+    #[arg(long)]
+    pub retain: bool,
+    /// The kubeconfig that is changed.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Options of `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// What to get.
+    #[command(subcommand)]
+    pub what: GetWhat,
+}
+
+/// What `get` shows.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GetWhat {
+    /// The local clusters.
+    Clusters,
+    /// The nodes of a cluster.
+    Nodes {
+        /// Name of the cluster.
+        #[arg(short, long, env = "KIND_CLUSTER_NAME")]
+        name: Option<String>,
+        /// Of all clusters.
+        #[arg(short = 'A', long)]
+        all: bool,
+    },
+    /// A cluster's kubeconfig.
+    Kubeconfig {
+        /// Name of the cluster.
+        #[arg(short, long, env = "KIND_CLUSTER_NAME")]
+        name: Option<String>,
+        /// Accepted: nodes are reached at the same address.
+        #[arg(long)]
+        internal: bool,
+    },
+}
+
+/// What `load` loads.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LoadWhat {
+    /// An archive of images.
+    ImageArchive {
+        /// The archive.
+        archive: PathBuf,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Only onto these nodes.
+        #[arg(long, value_delimiter = ',')]
+        nodes: Vec<String>,
+    },
+}
+
+/// What `export` exports.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportWhat {
+    /// The logs of all nodes.
+    Logs {
+        /// Where to; a new directory when none is named.
+        dir: Option<PathBuf>,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
 }
 
 /// Options of `status`.

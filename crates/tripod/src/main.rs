@@ -6,31 +6,85 @@ mod local;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use cli::{Cli, Command};
+use clap::{CommandFactory as _, Parser as _};
+use cli::{Cli, Command, CreateWhat, DeleteWhat, ExportWhat, ImageWhat, LoadWhat};
 
 fn main() -> ExitCode {
     // The keeper and the helpers that make containers are this binary, run again.
     if let Some(code) = tripod_runtime::reexec_main(std::env::args_os()) {
         return code;
     }
-    let result = match Cli::parse().command {
-        Command::Daemon(args) => daemon::run(*args),
-        Command::Start(args) => local::start(&args),
-        Command::Stop(args) => local::stop(&args),
-        Command::Delete(args) => local::delete(&args),
-        Command::Status(args) => return local::status(&args),
-        Command::Env(args) => local::env(&args),
-        Command::Version => {
-            println!("tripod version {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match called_as().as_deref() {
+        Some("minikube") => return local::minikube::main(),
+        Some("kind") => return local::kind::main(),
+        _ => {}
+    }
+    match run(Cli::parse().command) {
+        Ok(code) => code,
         Err(e) => {
             eprintln!("tripod: {e}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The name under which the program was called, without directories.
+fn called_as() -> Option<String> {
+    let name = std::env::args_os().next()?;
+    let name = std::path::Path::new(&name).file_name()?.to_str()?;
+    Some(name.to_owned())
+}
+
+fn run(command: Command) -> tripod_model::Result<ExitCode> {
+    let done = match command {
+        Command::Daemon(args) => daemon::run(*args),
+        Command::Start(args) => local::start(&args),
+        Command::Stop(args) => local::stop(&args),
+        Command::Delete(args) => match args.what {
+            Some(DeleteWhat::Cluster { name, kubeconfig }) => {
+                local::delete_cluster(&name, kubeconfig.as_deref())
+            }
+            None => local::delete(&args.cluster),
+        },
+        Command::Pause(args) => local::pause(&args, true),
+        Command::Unpause(args) => local::pause(&args, false),
+        Command::Status(args) => return Ok(local::status(&args)),
+        Command::Env(args) => local::env(&args),
+        Command::Ip { cluster, node } => local::ip(&cluster, node.as_deref()),
+        Command::Ssh(args) => return local::ssh(&args),
+        Command::Service(args) => match args.name == "list" {
+            true => local::service_list(&args),
+            false => local::service(&args),
+        },
+        Command::Dashboard { cluster, url, port } => return local::dashboard(&cluster, url, port),
+        Command::Image {
+            what: ImageWhat::Load { archive, cluster },
+        } => local::image_load(&cluster, &archive),
+        Command::Create {
+            what: CreateWhat::Cluster(args),
+        } => local::create(&args),
+        Command::Get(args) => local::get(&args),
+        Command::Load {
+            what:
+                LoadWhat::ImageArchive {
+                    archive,
+                    cluster,
+                    nodes,
+                },
+        } => local::load_archive(&cluster, &archive, &nodes),
+        Command::Export {
+            what: ExportWhat::Logs { dir, cluster },
+        } => local::export_logs(&cluster, dir.as_deref()),
+        Command::UpdateCheck => local::update_check(),
+        Command::Version => {
+            println!("tripod version {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tripod", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::NodeInit { plan, second } => local::node_init(&plan, second),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

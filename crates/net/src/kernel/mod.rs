@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tripod_model::{Error, Result};
 
 use crate::netlink::{Socket, nft, route};
+use crate::outer::Outer;
 use crate::render::host;
 use crate::{dns, ns};
 use frontends::Frontends;
@@ -41,6 +42,9 @@ pub struct Options {
     pub node: String,
     /// The host's resolver configuration.
     pub resolv_conf: PathBuf,
+    /// The machine around the node, for nodes of local clusters: the path of its network namespace, and the node's
+    /// address as the machine knows it.
+    pub outer: Option<(PathBuf, std::net::IpAddr)>,
 }
 
 impl Options {
@@ -50,6 +54,7 @@ impl Options {
             run_dir: run_dir.into(),
             node: node.into(),
             resolv_conf: "/etc/resolv.conf".into(),
+            outer: None,
         }
     }
 }
@@ -94,6 +99,10 @@ impl KernelNet {
         // Either this or the interface's own setting is enough for a redirect to be sent; a redirect would lead
         // connections around the translation.
         let _ = ns::sysctl("ipv4/conf/all/send_redirects", "0");
+        let outer = options.outer.as_ref();
+        let outer = outer.map(|(path, node)| Outer::open(path, *node)).transpose();
+        let mut held = Held::default();
+        held.outer = outer.map_err(failed("cannot open the machine's network namespace"))?;
         let inner = Inner {
             netns,
             host_ns,
@@ -102,7 +111,7 @@ impl KernelNet {
             building: Mutex::default(),
             networks: Mutex::default(),
             sandboxes: Mutex::default(),
-            held: Mutex::default(),
+            held: Mutex::new(held),
             frontends: Mutex::default(),
             dns: dns::Server::new(options.resolv_conf.clone()),
         };

@@ -18,6 +18,7 @@ use super::networks::Kind;
 use super::{Inner, failed, lock, plain};
 use crate::netlink::nft::Data;
 use crate::ns;
+use crate::outer::{Forward, Outer};
 use crate::render::host::{PUBLISHED, PUBLISHED_AT, PUBLISHED_SELF};
 use crate::render::{address_port_key, port_key, target};
 
@@ -33,6 +34,8 @@ pub(crate) struct Held {
     taken: HashMap<(PortProtocol, u16), HashSet<IpAddr>>,
     /// Where the search for a free port goes on.
     next_free: u16,
+    /// The machine around this node, on which published ports are to answer too.
+    pub(crate) outer: Option<Outer>,
 }
 
 /// A port of a sandbox.
@@ -52,6 +55,7 @@ struct Holding {
 #[derive(Debug)]
 pub(crate) struct Hold {
     _fd: Option<OwnedFd>,
+    _forward: Option<Forward>,
 }
 
 /// Why a port cannot be held.
@@ -86,8 +90,23 @@ impl Held {
             return Err(Taken::Ours);
         }
         let fd = bind_port(ip, protocol, port).map_err(Taken::Other)?;
+        let forward = self.lead_in(ip, protocol, port);
         self.taken.entry((protocol, port)).or_default().insert(ip);
-        Ok(Hold { _fd: fd })
+        Ok(Hold {
+            _fd: fd,
+            _forward: forward,
+        })
+    }
+
+    /// Leads the same port of the machine around this node here. Another cluster, or a program of the machine, may
+    /// have it: then the port answers at the node's own address only.
+    fn lead_in(&self, ip: IpAddr, protocol: PortProtocol, port: u16) -> Option<Forward> {
+        let forward = self.outer.as_ref()?.forward(ip, protocol, port, port);
+        forward.unwrap_or_else(|error| {
+            let at = SocketAddr::new(ip, port);
+            tracing::warn!("{at}/{protocol} of this machine is not led to the node: {error}");
+            None
+        })
     }
 
     /// Holds a port for a frontend, on all addresses.

@@ -4,6 +4,7 @@ mod door;
 mod doors;
 mod membership;
 mod notify;
+mod outer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,10 @@ use crate::cli::DaemonArgs;
 
 /// Runs the daemon until it is told to end.
 pub(crate) fn run(args: DaemonArgs) -> Result<()> {
+    // Whoever started the daemon may have had signals blocked, which every program inherits.
+    nix::sys::signal::SigSet::all()
+        .thread_unblock()
+        .map_err(|e| Error::internal(format_args!("cannot unblock signals: {e}")))?;
     init_logging(&args.log_level);
     // Few threads with small stacks: what waits here is the kernel, not arithmetic.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,6 +92,8 @@ struct Node {
     agent: Agent,
     engine: Engine,
     runtime: Arc<OciRuntime>,
+    /// Ports of the machine around this node, as long as the daemon runs.
+    _forwards: Vec<tripod_net::outer::Forward>,
 }
 
 async fn open_node(args: &DaemonArgs, root: &Path, run_dir: &Path) -> Result<Node> {
@@ -99,7 +106,15 @@ async fn open_node(args: &DaemonArgs, root: &Path, run_dir: &Path) -> Result<Nod
         };
         tokio::task::spawn_blocking(move || ImageStore::open_with(&path, registries))
     };
-    let net = KernelNet::open(&tripod_net::Options::new(run_dir, host.hostname.clone()))?;
+    let mut net_options = tripod_net::Options::new(run_dir, host.hostname.clone());
+    if let Some(path) = &args.outer_netns {
+        let own = args
+            .advertise_addr
+            .unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+        net_options.outer = Some((path.clone(), own));
+    }
+    let net = KernelNet::open(&net_options)?;
+    let forwards = outer::open(args)?;
     let runtime = Arc::new(OciRuntime::open(runtime_options(args, root, run_dir)).await?);
     let images = images.await.map_err(Error::internal)??;
     let ports = Ports {
@@ -125,6 +140,7 @@ async fn open_node(args: &DaemonArgs, root: &Path, run_dir: &Path) -> Result<Nod
         agent,
         engine,
         runtime,
+        _forwards: forwards,
     })
 }
 

@@ -3,20 +3,27 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use futures::TryStreamExt as _;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tripod_model::{Error, Result};
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread()
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// Runs one piece of asynchronous work.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?)
+        .build()?
+        .block_on(work)
 }
 
 /// One request; an error status is an error with the API's message.
-async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+async fn send(socket: &Path, method: Method, path: &str, kind: &str, body: Body) -> Result<Bytes> {
     let stream = tokio::net::UnixStream::connect(socket)
         .await
         .map_err(|e| Error::unavailable(format_args!("cannot reach {}: {e}", socket.display())))?;
@@ -24,13 +31,12 @@ async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) ->
         .await
         .map_err(Error::internal)?;
     tokio::spawn(connection);
-    let bytes = body.map_or_else(Bytes::new, |b| Bytes::from(b.to_string()));
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("Host", "tripod")
-        .header("Content-Type", "application/json")
-        .body(Full::new(bytes))
+        .header("Content-Type", kind)
+        .body(body)
         .map_err(Error::internal)?;
     let response = sender.send_request(request).await.map_err(Error::internal)?;
     let status = response.status();
@@ -40,10 +46,10 @@ async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) ->
         .await
         .map_err(Error::internal)?
         .to_bytes();
-    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     if status.is_success() || status.as_u16() == 304 {
-        return Ok(value);
+        return Ok(bytes);
     }
+    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     Err(Error::internal(
         value["message"]
             .as_str()
@@ -52,50 +58,125 @@ async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) ->
     ))
 }
 
+async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+    let bytes = body.map_or_else(Bytes::new, |b| Bytes::from(b.to_string()));
+    let body = Full::new(bytes).map_err(|never| match never {}).boxed();
+    let bytes = send(socket, method, path, "application/json", body).await?;
+    Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
 /// GET of a path.
 pub(super) fn get(socket: &Path, path: &str) -> Result<Value> {
-    runtime()?.block_on(call(socket, Method::GET, path, None))
+    block_on(call(socket, Method::GET, path, None))
 }
 
-/// Makes the daemon the manager of a cluster if it is not in one; returns the node's identifier.
-pub(super) fn ensure_swarm(socket: &Path) -> Result<String> {
-    runtime()?.block_on(async {
-        let info = call(socket, Method::GET, "/info", None).await?;
-        if info["Swarm"]["LocalNodeState"] == "active" {
-            return Ok(info["Swarm"]["NodeID"].as_str().unwrap_or_default().to_owned());
-        }
-        let request = json!({"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1:2377"});
-        let id = call(socket, Method::POST, "/swarm/init", Some(request)).await?;
-        Ok(id.as_str().unwrap_or_default().to_owned())
-    })
+/// Makes the daemon the first manager of a cluster if it is not in one.
+pub(super) async fn ensure_swarm(socket: &Path, address: &str) -> Result<()> {
+    let info = call(socket, Method::GET, "/info", None).await?;
+    if info["Swarm"]["LocalNodeState"] == "active" {
+        return Ok(());
+    }
+    let listen = format!("{address}:2377");
+    let request = json!({"ListenAddr": listen, "AdvertiseAddr": listen});
+    call(socket, Method::POST, "/swarm/init", Some(request)).await?;
+    Ok(())
 }
 
-/// Takes the daemon out of its cluster and removes containers and networks.
-pub(super) fn leave_and_clean(socket: &Path) -> Result<()> {
-    runtime()?.block_on(async {
-        let info = call(socket, Method::GET, "/info", None).await?;
-        if info["Swarm"]["LocalNodeState"] != "inactive" {
-            call(socket, Method::POST, "/swarm/leave?force=true", None).await?;
+/// The tokens with which workers and managers join.
+pub(super) async fn join_tokens(socket: &Path) -> Result<(String, String)> {
+    let swarm = call(socket, Method::GET, "/swarm", None).await?;
+    let token = |name: &str| {
+        swarm["JoinTokens"][name]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| Error::internal("the cluster does not tell its join tokens"))
+    };
+    Ok((token("Worker")?, token("Manager")?))
+}
+
+/// Makes the daemon a member of the cluster of which `first` is a manager, if it is in none.
+pub(super) async fn ensure_member(socket: &Path, address: &str, first: &str, token: &str) -> Result<()> {
+    let info = call(socket, Method::GET, "/info", None).await?;
+    if info["Swarm"]["LocalNodeState"] == "active" {
+        return Ok(());
+    }
+    let own = format!("{address}:2377");
+    let request = json!({
+        "ListenAddr": own, "AdvertiseAddr": own, "JoinToken": token,
+        "RemoteAddrs": [format!("{first}:2377")],
+    });
+    call(socket, Method::POST, "/swarm/join", Some(request)).await?;
+    Ok(())
+}
+
+/// Loads an archive of images; returns the names that the daemon tells.
+pub(super) async fn load_image(socket: &Path, archive: &Path) -> Result<Vec<String>> {
+    let file = tokio::fs::File::open(archive)
+        .await
+        .map_err(|e| Error::invalid(format_args!("{}: {e}", archive.display())))?;
+    let stream = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10).map_ok(Frame::data);
+    let body = BoxBody::new(StreamBody::new(stream));
+    let bytes = send(
+        socket,
+        Method::POST,
+        "/images/load?quiet=1",
+        "application/x-tar",
+        body,
+    )
+    .await?;
+    let mut names = Vec::new();
+    for line in bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        let value: Value = serde_json::from_slice(line).unwrap_or_default();
+        if let Some(error) = value["error"].as_str() {
+            return Err(Error::invalid(error));
         }
-        let containers = call(socket, Method::GET, "/containers/json?all=true", None).await?;
-        for c in containers.as_array().into_iter().flatten() {
-            let id = c["Id"].as_str().unwrap_or_default();
-            call(
-                socket,
-                Method::DELETE,
-                &format!("/containers/{id}?force=true&v=true"),
-                None,
-            )
-            .await?;
+        if let Some(text) = value["stream"].as_str() {
+            names.extend(text.trim().strip_prefix("Loaded image: ").map(str::to_owned));
         }
-        let networks = call(socket, Method::GET, "/networks", None).await?;
-        for n in networks.as_array().into_iter().flatten() {
-            let name = n["Name"].as_str().unwrap_or_default();
-            if !matches!(name, "bridge" | "host" | "none") {
-                let id = n["Id"].as_str().unwrap_or_default();
-                call(socket, Method::DELETE, &format!("/networks/{id}"), None).await?;
+    }
+    Ok(names)
+}
+
+/// Freezes all running containers of the node, or lets them go on.
+pub(super) async fn freeze(socket: &Path, freeze: bool) -> Result<usize> {
+    let (state, verb) = match freeze {
+        true => ("running", "pause"),
+        false => ("paused", "unpause"),
+    };
+    let filters = format!("%7B%22status%22%3A%5B%22{state}%22%5D%7D");
+    let path = format!("/containers/json?filters={filters}");
+    let containers = call(socket, Method::GET, &path, None).await?;
+    let mut count = 0;
+    for c in containers.as_array().into_iter().flatten() {
+        let id = c["Id"].as_str().unwrap_or_default();
+        call(socket, Method::POST, &format!("/containers/{id}/{verb}"), None).await?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The nodes, as the Docker API tells them.
+pub(super) async fn list_nodes(socket: &Path) -> Result<Value> {
+    call(socket, Method::GET, "/nodes", None).await
+}
+
+/// Removes an image from a node.
+pub(super) async fn remove_image(socket: &Path, name: &str) -> Result<()> {
+    call(socket, Method::DELETE, &format!("/images/{name}"), None)
+        .await
+        .map(drop)
+}
+
+/// Hands every connection to the listener on to a unix socket.
+pub(super) async fn relay(listener: &tokio::net::TcpListener, socket: &Path) -> Result<()> {
+    loop {
+        let (mut client, _) = listener.accept().await?;
+        let socket = socket.to_owned();
+        tokio::spawn(async move {
+            // Without a daemon the browser sees a closed connection.
+            if let Ok(mut daemon) = tokio::net::UnixStream::connect(&socket).await {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut daemon).await;
             }
-        }
-        Ok(())
-    })
+        });
+    }
 }

@@ -1,23 +1,20 @@
 //! The docker client's context of a local cluster, in the client's own store (`~/.docker/contexts`).
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tripod_model::{Error, Result};
 
-use super::paths::ClusterPaths;
-
 /// Writes the context; an existing one of that name is replaced.
-pub(super) fn write(paths: &ClusterPaths) -> Result<()> {
-    let name = paths.context_name();
-    let dir = dir_of(&name)?;
+pub(super) fn write(name: &str, socket: &Path) -> Result<()> {
+    let dir = dir_of(name)?;
     fs::create_dir_all(&dir)?;
     let meta = json!({
         "Name": name,
-        "Metadata": {"Description": format!("Tripod cluster {}", paths.name)},
-        "Endpoints": {"docker": {"Host": paths.docker_host(), "SkipTLSVerify": false}},
+        "Metadata": {"Description": format!("local cluster {name} of tripod")},
+        "Endpoints": {"docker": {"Host": format!("unix://{}", socket.display()), "SkipTLSVerify": false}},
     });
     // Whole or not at all: a client may read at this moment.
     let draft = dir.join("meta.json.new");
@@ -27,8 +24,8 @@ pub(super) fn write(paths: &ClusterPaths) -> Result<()> {
 }
 
 /// Removes the context.
-pub(super) fn remove(paths: &ClusterPaths) -> Result<()> {
-    match fs::remove_dir_all(dir_of(&paths.context_name())?) {
+pub(super) fn remove(name: &str) -> Result<()> {
+    match fs::remove_dir_all(dir_of(name)?) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(()),
     }

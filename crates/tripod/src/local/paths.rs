@@ -1,78 +1,112 @@
-//! Where a local cluster keeps its things.
+//! Where local clusters keep their things.
 
+use std::fs;
 use std::path::PathBuf;
 
 use tripod_model::{Error, Result};
 
-/// The name of the cluster when none is given.
-pub(super) const DEFAULT_NAME: &str = "tripod";
+use super::record::{Record, Tool};
 
 /// The paths of a local cluster.
-pub(super) struct ClusterPaths {
-    /// Its name.
-    pub name: String,
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterPaths {
+    /// Under whose name it was made.
+    pub tool: Tool,
     /// Everything below is removed with the cluster.
+    pub dir: PathBuf,
+}
+
+/// The paths of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodePaths {
+    /// Everything of the node.
     pub dir: PathBuf,
     /// The daemon's data root.
     pub data: PathBuf,
     /// The Docker API.
     pub socket: PathBuf,
+    /// The dashboard, for whoever may open this socket.
+    pub dashboard: PathBuf,
     /// What the daemon logs.
     pub log: PathBuf,
-    /// Process number of the daemon.
+    /// Process number, on this machine, of the node's first process.
     pub pid: PathBuf,
+    /// What the node's first process is told.
+    pub plan: PathBuf,
+    /// The node's network namespace; on a file system that does not outlive a reboot.
+    pub netns: PathBuf,
 }
 
 impl ClusterPaths {
     /// The paths of a cluster of that name, whether it exists or not.
-    pub(super) fn of(name: &str) -> Result<Self> {
+    pub(crate) fn of(tool: Tool, name: &str) -> Result<Self> {
         let ok = !name.is_empty()
-            && name.len() <= 63
+            && name.len() <= 50
             && name
                 .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-            && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.ends_with(|c: char| c.is_ascii_alphanumeric());
         if !ok {
             return Err(Error::invalid(format_args!(
-                "invalid cluster name \"{name}\": letters, digits, '-', '_' and '.' are allowed, 63 at most"
+                "invalid cluster name \"{name}\": lower-case letters, digits, '-' and '.' are allowed, 50 at most"
             ))
             .at("name"));
         }
-        let dir = base().join(name);
         Ok(Self {
-            name: name.to_owned(),
-            data: dir.join("data"),
-            socket: dir.join("docker.sock"),
-            log: dir.join("daemon.log"),
-            pid: dir.join("daemon.pid"),
-            dir,
+            tool,
+            dir: base().join(tool.as_str()).join(name),
         })
     }
 
-    /// The paths of a cluster that exists.
-    pub(super) fn existing(name: &str) -> Result<Self> {
-        let paths = Self::of(name)?;
-        if paths.dir.is_dir() {
-            return Ok(paths);
+    /// The paths and the record of a cluster that exists.
+    pub(crate) fn existing(tool: Tool, name: &str) -> Result<(Self, Record)> {
+        let paths = Self::of(tool, name)?;
+        if paths.exists() {
+            let record = Record::read(&paths.dir)?;
+            return Ok((paths, record));
         }
-        Err(Error::not_found(format_args!(
-            "there is no cluster \"{name}\"; \"tripod start\" makes one"
-        )))
+        Err(Error::not_found(format_args!("there is no cluster \"{name}\"")))
     }
 
-    /// `DOCKER_HOST` of the cluster.
-    pub(super) fn docker_host(&self) -> String {
-        format!("unix://{}", self.socket.display())
+    /// Whether there is such a cluster.
+    pub(crate) fn exists(&self) -> bool {
+        self.dir.join("cluster.json").is_file()
     }
 
-    /// Name of its docker context: `tripod`, or `tripod-NAME`.
-    pub(super) fn context_name(&self) -> String {
-        if self.name == DEFAULT_NAME {
-            self.name.clone()
-        } else {
-            format!("tripod-{}", self.name)
+    /// The paths of one of its nodes.
+    pub(crate) fn node(&self, node: &str) -> NodePaths {
+        let dir = self.dir.join("nodes").join(node);
+        NodePaths {
+            data: dir.join("data"),
+            socket: dir.join("docker.sock"),
+            dashboard: dir.join("dashboard.sock"),
+            log: dir.join("daemon.log"),
+            pid: dir.join("node.pid"),
+            plan: dir.join("node.json"),
+            netns: PathBuf::from("/run/tripod/local").join(format!("{}-{node}", self.tool.as_str())),
+            dir,
         }
     }
+}
+
+/// All clusters made under a tool's name, sorted.
+pub(crate) fn list(tool: Tool) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    match fs::read_dir(base().join(tool.as_str())) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                if entry.path().join("cluster.json").is_file() {
+                    names.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e.into()),
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// `$TRIPOD_HOME`, or `/var/lib/tripod/clusters`.
@@ -86,10 +120,9 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        assert_eq!(ClusterPaths::of("tripod").unwrap().context_name(), "tripod");
-        assert_eq!(ClusterPaths::of("ci-1").unwrap().context_name(), "tripod-ci-1");
-        for bad in ["", "../x", "a/b", ".x", "a b"] {
-            assert!(ClusterPaths::of(bad).is_err(), "{bad}");
+        assert!(ClusterPaths::of(Tool::Tripod, "ci-1").is_ok());
+        for bad in ["", "../x", "a/b", ".x", "a b", "A", "x-"] {
+            assert!(ClusterPaths::of(Tool::Kind, bad).is_err(), "{bad}");
         }
     }
 }
