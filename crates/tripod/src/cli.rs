@@ -84,6 +84,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ExportWhat,
     },
+    /// Tell what this machine lacks, and how to mend it.
+    Doctor {
+        /// Form of what is printed.
+        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Tell the version of this program and the newest one.
     UpdateCheck,
     /// Print the version.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod daemon;
+mod doctor;
 mod local;
 
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn run(command: Command) -> tripod_model::Result<ExitCode> {
         Command::Export {
             what: ExportWhat::Logs { dir, cluster },
         } => local::export_logs(&cluster, dir.as_deref()),
+        Command::Doctor { output } => return Ok(doctor::run(output)),
         Command::UpdateCheck => local::update_check(),
         Command::Version => {
             println!("tripod version {}", env!("CARGO_PKG_VERSION"));
