@@ -1,1 +1,18 @@
-//! API machinery over values: schemas, defaulting, validation and patches.
+//! API machinery over values: the registry of kinds, types, defaulting, validation, selectors, patches, tables.
+//!
+//! Objects are `serde_json` values here; nothing reads a clock or the store.
+
+pub mod decode;
+pub mod definitions;
+pub mod failure;
+pub mod kinds;
+pub mod patch;
+pub mod quantity;
+pub mod selector;
+pub mod table;
+pub mod types;
+pub mod value;
+
+pub use failure::{Cause, Failure};
+pub use kinds::{Kind, Sub, registry};
+pub use types::{Ty, types};
