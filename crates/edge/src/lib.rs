@@ -13,7 +13,7 @@ pub use address::Address;
 pub use linger::Linger;
 pub use listen::Listener;
 pub use serve::{Handler, Options, serve};
-pub use tls::{TlsFiles, server_config};
+pub use tls::{TlsFiles, TlsPem, server_config, server_config_of};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;

@@ -50,6 +50,54 @@ pub fn server_config(files: &TlsFiles, http2: bool) -> io::Result<Arc<ServerConf
     Ok(Arc::new(config))
 }
 
+/// A certificate of the server with its key, and the authority of clients that show a certificate; all PEM. Clients
+/// without one are let in: they prove themselves in another way, or not at all.
+#[derive(Clone)]
+pub struct TlsPem {
+    /// Certificate with its chain.
+    pub certificate: String,
+    /// Private key.
+    pub key: String,
+    /// Authority of the clients.
+    pub client_authority: String,
+}
+
+impl std::fmt::Debug for TlsPem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsPem(…)")
+    }
+}
+
+/// Makes the configuration of a listener, with HTTP/2 offered.
+///
+/// # Errors
+/// When the certificates or the key cannot be used.
+pub fn server_config_of(pem: &TlsPem) -> io::Result<Arc<ServerConfig>> {
+    let read = |text: &str| {
+        CertificateDer::pem_slice_iter(text.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(io::Error::other)
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in read(&pem.client_authority)? {
+        roots.add(certificate).map_err(io::Error::other)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).map_err(io::Error::other)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(read(&pem.certificate)?, key)
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 fn certificates(path: &PathBuf) -> io::Result<Vec<CertificateDer<'static>>> {
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

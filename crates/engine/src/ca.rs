@@ -17,6 +17,8 @@ use tripod_model::node::NodeRole;
 use tripod_model::{Error, Result, Time};
 use x509_parser::prelude::FromDer;
 
+use crate::raw::Certificate;
+
 /// How long a root certificate lasts: twenty years.
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Clocks of nodes may differ by this much.
@@ -149,6 +151,56 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let cert = params.signed_by(&key, &issuer).map_err(failed)?;
         Ok(NodeIdentity {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// A certificate for a server under these names and addresses, with a new key.
+    pub(crate) fn issue_server(
+        &self,
+        common: &str,
+        names: Vec<String>,
+        valid: Duration,
+    ) -> Result<Certificate> {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CommonName, common);
+        self.issue_for(name, names, ExtendedKeyUsagePurpose::ServerAuth, valid)
+    }
+
+    /// A certificate for a client: its name is the common name, its groups are the organisations.
+    pub(crate) fn issue_client(&self, user: &str, groups: &[&str], valid: Duration) -> Result<Certificate> {
+        let mut name = DistinguishedName::new();
+        for group in groups {
+            name.push(DnType::OrganizationName, *group);
+        }
+        name.push(DnType::CommonName, user);
+        self.issue_for(name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, valid)
+    }
+
+    fn issue_for(
+        &self,
+        name: DistinguishedName,
+        names: Vec<String>,
+        usage: ExtendedKeyUsagePurpose,
+        valid: Duration,
+    ) -> Result<Certificate> {
+        let root = KeyPair::from_pem(&self.key).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.cert, root).map_err(failed)?;
+        let mut params = CertificateParams::new(names).map_err(failed)?;
+        params.distinguished_name = name;
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::now();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + valid).into();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let cert = params.signed_by(&key, &issuer).map_err(failed)?;
+        Ok(Certificate {
             cert: cert.pem(),
             key: key.serialize_pem(),
         })

@@ -16,6 +16,7 @@ mod kube;
 mod manager;
 mod mirror;
 mod paths;
+mod raw;
 mod request;
 mod session;
 mod swarm;
@@ -27,11 +28,13 @@ pub use door::{Blob, ByteStream, NodeDoor, OpenDoor, Process, log_bytes};
 pub use engine::Engine;
 pub use inputs::TokenIssuer;
 pub use manager::Manager;
+pub use raw::{Certificate, WriteError};
 pub use request::{InitRequest, JoinRequest, Membership, Options, RemoteManager, SwarmInfo};
 pub use session::{NodeSession, Reporter};
 pub use swarm::{
     ClusterUpdate, Filters, NetworkRequest, ServiceCounts, ServiceUpdate, Task, cluster_network_spec,
 };
+pub use tripod_raft::Watch;
 
 use tripod_model::id;
 

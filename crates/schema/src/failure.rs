@@ -43,6 +43,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
+    /// Where a list that expired can go on.
+    pub next: String,
 }
 
 /// Result with a [`Failure`].
@@ -180,6 +182,18 @@ impl Failure {
         failure
     }
 
+    /// The same failure with another HTTP status.
+    #[must_use]
+    pub fn with(mut self, code: u16) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Tells where a list that expired can go on.
+    pub fn continue_with(&mut self, token: &str) {
+        self.details.next = token.to_owned();
+    }
+
     /// The same failure, about an object.
     #[must_use]
     pub fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -199,6 +213,9 @@ impl Failure {
             "message": self.message,
             "code": self.code,
         });
+        if !self.details.next.is_empty() {
+            status["metadata"] = json!({"continue": self.details.next});
+        }
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
         }

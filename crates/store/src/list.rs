@@ -76,6 +76,16 @@ pub struct Continue {
     name: Arc<str>,
 }
 
+impl Continue {
+    /// The same place in the list of another revision.
+    pub fn at(&self, revision: u64) -> Self {
+        Self {
+            revision,
+            ..self.clone()
+        }
+    }
+}
+
 /// The text is no continue token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a continue token")]

@@ -92,6 +92,8 @@ pub(crate) enum Command {
     },
     /// Tell the version of this program and the newest one.
     UpdateCheck,
+    /// Print the configuration with which kubectl reaches the cluster of a daemon on this machine.
+    Kubeconfig(KubeconfigArgs),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -125,6 +127,9 @@ pub(crate) struct DaemonArgs {
     /// Address that other nodes and clients know this node by.
     #[arg(long, value_name = "IP")]
     pub advertise_addr: Option<IpAddr>,
+    /// Where the Kubernetes API is served (https) while this node is a manager.
+    #[arg(long, default_value = "0.0.0.0:6443", value_name = "IP:PORT")]
+    pub kube_listen: String,
     /// OCI runtime: the built-in one, or the name or path of another (`runc`, `crun`).
     #[arg(long, default_value = "tripod", value_name = "NAME")]
     pub oci_runtime: String,
@@ -164,6 +169,14 @@ pub(crate) struct DaemonArgs {
     /// How much is logged: error, warn, info, debug, trace.
     #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
+}
+
+/// Options of `kubeconfig`.
+#[derive(Debug, Args)]
+pub(crate) struct KubeconfigArgs {
+    /// Directory of the daemon's data.
+    #[arg(long, default_value = "/var/lib/tripod", value_name = "DIR")]
+    pub data_root: PathBuf,
 }
 
 /// A local cluster by name.

@@ -78,6 +78,10 @@ fn run(command: Command) -> tripod_model::Result<ExitCode> {
         } => local::export_logs(&cluster, dir.as_deref()),
         Command::Doctor { output } => return Ok(doctor::run(output)),
         Command::UpdateCheck => local::update_check(),
+        Command::Kubeconfig(args) => {
+            print!("{}", tripod_api_kube::kubeconfig(&args.data_root)?);
+            Ok(())
+        }
         Command::Version => {
             println!("tripod version {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -84,6 +84,23 @@ pub(super) fn serve(
     })
 }
 
+/// Serves the Kubernetes API while this node is a manager, until `stop` is cancelled.
+pub(super) fn serve_kube(
+    args: &DaemonArgs,
+    root: &Path,
+    node: &Node,
+    stop: CancellationToken,
+) -> JoinHandle<()> {
+    let mut names = vec![tripod_agent::host::HostFacts::read().hostname];
+    names.extend(args.advertise_addr.map(|a| a.to_string()));
+    let options = tripod_api_kube::Options {
+        listen: args.kube_listen.clone(),
+        data_root: root.to_owned(),
+        names,
+    };
+    tokio::spawn(tripod_api_kube::serve(node.engine.clone(), options, stop))
+}
+
 /// The daemon's identifier, made once and kept.
 fn identity_of(root: &Path) -> String {
     let path = root.join("engine-id");

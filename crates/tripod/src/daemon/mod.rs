@@ -69,6 +69,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     let node = open_node(&args, &root, &run_dir).await?;
     let stop = CancellationToken::new();
     let sessions = membership::spawn(&node.agent, &node.engine, stop.clone());
+    let kube = doors::serve_kube(&args, &root, &node, stop.clone());
     let served = doors::serve(listeners, &args, &root, &node, stop.clone());
     tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
     notify::ready();
@@ -80,6 +81,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     stop.cancel();
     sessions.await.map_err(Error::internal)?;
     served.await.map_err(Error::internal)?;
+    kube.await.map_err(Error::internal)?;
     if args.stop_containers {
         node.agent.stop_all().await;
     }

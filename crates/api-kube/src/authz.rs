@@ -1,0 +1,73 @@
+//! Who may do what.
+
+use crate::authn::User;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes {
+    pub(crate) verb: String,
+    pub(crate) group: String,
+    /// Plural name with the subresource: `pods/log`.
+    pub(crate) resource: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// Path of what is no resource.
+    pub(crate) path: String,
+}
+
+/// Paths that anybody may read.
+const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+
+/// Whether a user may.
+pub(crate) fn allowed(user: &User, asked: &Attributes) -> bool {
+    if user.is_master() {
+        return true;
+    }
+    let public = PUBLIC
+        .iter()
+        .any(|p| asked.path == *p || asked.path.strip_prefix(p).is_some_and(|r| r.starts_with('/')));
+    asked.verb == "get" && public
+}
+
+/// 403 in the API's words.
+pub(crate) fn refusal(user: &User, asked: &Attributes) -> tripod_schema::Failure {
+    use tripod_schema::Failure;
+    let name = &user.name;
+    if !asked.path.is_empty() {
+        return Failure::new(
+            403,
+            "Forbidden",
+            format_args!(
+                "forbidden: User {name:?} cannot {} path {:?}",
+                asked.verb, asked.path
+            ),
+        );
+    }
+    let plural = asked.resource.split('/').next().unwrap_or_default();
+    let qualified = if asked.group.is_empty() {
+        plural.to_owned()
+    } else {
+        format!("{plural}.{}", asked.group)
+    };
+    let scope = if asked.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {:?}", asked.namespace)
+    };
+    let object = if asked.name.is_empty() {
+        String::new()
+    } else {
+        format!(" {:?}", asked.name)
+    };
+    Failure::new(
+        403,
+        "Forbidden",
+        format_args!(
+            "{qualified}{object} is forbidden: User {name:?} cannot {} resource {:?} in API group {:?} {scope}",
+            asked.verb,
+            asked.resource,
+            asked.group
+        ),
+    )
+    .about(&asked.group, plural, &asked.name)
+}

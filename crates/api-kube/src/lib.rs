@@ -1,0 +1,24 @@
+//! The Kubernetes API over the cluster's objects.
+//!
+//! A request is read (`target`, `negotiate`), its user is made out (`authn`) and may or may not do it (`authz`); then it
+//! is discovery (`discovery`, `openapi`), a look at the server itself (`health`), a review (`reviews`), or an operation
+//! on stored objects (`objects`), which all kinds share: the registry of kinds in `schema` says what there is.
+
+mod authn;
+mod authz;
+mod body;
+mod call;
+mod convert;
+mod discovery;
+mod encode;
+mod health;
+mod negotiate;
+mod objects;
+mod query;
+mod reply;
+mod router;
+mod server;
+mod target;
+mod watch;
+
+pub use server::{Kube, Options, kubeconfig, serve};
