@@ -2,16 +2,25 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
+use super::cluster::Cluster;
 use super::zones::{Found, Zones};
 
 /// Answers hold as long as Docker's do, in seconds.
 const TTL: u32 = 600;
 /// Largest answer by datagram that every client takes (RFC 1035).
 const PLAIN_UDP: u16 = 512;
+
+/// Who asks, and what is known to him.
+pub(crate) enum Asker<'a> {
+    /// A sandbox, of the networks it is in.
+    Sandbox(&'a Zones, &'a str),
+    /// A pod, of the cluster.
+    Pod(&'a Cluster),
+}
 
 /// What becomes of a query.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +34,7 @@ pub(crate) enum Outcome {
 }
 
 /// Answers a query from what is known. By datagram, an answer too large is truncated.
-pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool) -> Outcome {
+pub(crate) fn answer(asker: &Asker<'_>, query: &[u8], datagram: bool) -> Outcome {
     let Ok(q) = Message::from_vec(query) else {
         return refusal(query, ResponseCode::FormErr).map_or(Outcome::Ignore, Outcome::Reply);
     };
@@ -38,6 +47,22 @@ pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool)
     if q.metadata.op_code != OpCode::Query || question.query_class() != DNSClass::IN {
         return Outcome::Forward;
     }
+    let limit = q
+        .edns
+        .as_ref()
+        .map_or(PLAIN_UDP, |e| e.max_payload().max(PLAIN_UDP));
+    let reply = match asker {
+        Asker::Sandbox(zones, sandbox) => of_networks(zones, sandbox, &q, question),
+        Asker::Pod(cluster) => of_cluster(cluster, &q, question),
+    };
+    let Some(reply) = reply else {
+        return Outcome::Forward;
+    };
+    encode(&reply, if datagram { limit } else { u16::MAX }).map_or(Outcome::Ignore, Outcome::Reply)
+}
+
+/// Answers from the networks of a sandbox; `None` is for others to answer.
+fn of_networks(zones: &Zones, sandbox: &str, q: &Message, question: &Query) -> Option<Message> {
     let name = question.name();
     let mut code = ResponseCode::NoError;
     let mut records: Vec<RData> = Vec::new();
@@ -45,11 +70,8 @@ pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool)
         let known = name
             .parse_arpa_name()
             .ok()
-            .and_then(|n| zones.reverse(sandbox, n.addr()));
-        match known.and_then(|n| Name::from_utf8(n + ".").ok()) {
-            Some(n) => records.push(RData::PTR(PTR(n))),
-            None => return Outcome::Forward,
-        }
+            .and_then(|n| zones.reverse(sandbox, n.addr()))?;
+        records.push(RData::PTR(PTR(Name::from_utf8(known + ".").ok()?)));
     } else {
         match zones.find(sandbox, &name.to_utf8()) {
             Found::Addresses(all) => {
@@ -60,21 +82,24 @@ pub(crate) fn answer(zones: &Zones, sandbox: &str, query: &[u8], datagram: bool)
                 }));
             }
             Found::Missing => code = ResponseCode::NXDomain,
-            Found::Elsewhere => return Outcome::Forward,
+            Found::Elsewhere => return None,
         }
     }
-    let limit = q
-        .edns
-        .as_ref()
-        .map_or(PLAIN_UDP, |e| e.max_payload().max(PLAIN_UDP));
-    let name = name.clone();
-    let mut reply = response(&q, code);
-    reply.add_answers(
-        records
-            .into_iter()
-            .map(|r| Record::from_rdata(name.clone(), TTL, r)),
-    );
-    encode(&reply, if datagram { limit } else { u16::MAX }).map_or(Outcome::Ignore, Outcome::Reply)
+    let mut reply = response(q, code);
+    let records = records.into_iter();
+    reply.add_answers(records.map(|r| Record::from_rdata(name.clone(), TTL, r)));
+    Some(reply)
+}
+
+/// Answers from the names of the cluster; `None` is for others to answer.
+fn of_cluster(cluster: &Cluster, q: &Message, question: &Query) -> Option<Message> {
+    let found = cluster.look_up(question.name(), question.query_type())?;
+    let mut reply = response(q, found.code);
+    reply.metadata.authoritative = true;
+    reply.add_answers(found.answers);
+    reply.add_additionals(found.additionals);
+    reply.add_authorities(found.authority);
+    Some(reply)
 }
 
 fn response(q: &Message, code: ResponseCode) -> Message {

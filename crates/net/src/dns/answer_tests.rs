@@ -63,7 +63,7 @@ fn query(name: &str, kind: RecordType) -> Vec<u8> {
 }
 
 fn ask(z: &Zones, who: &str, name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
-    match answer(z, who, &query(name, kind), true) {
+    match answer(&Asker::Sandbox(z, who), &query(name, kind), true) {
         Outcome::Reply(r) => {
             let m = Message::from_vec(&r).unwrap();
             Some((
@@ -147,12 +147,12 @@ fn many_addresses_are_truncated_by_datagram_only() {
     };
     z.set_names("id-front", &[record]);
     let q = query("many.", RecordType::A);
-    let Outcome::Reply(r) = answer(&z, "one", &q, true) else {
+    let Outcome::Reply(r) = answer(&Asker::Sandbox(&z, "one"), &q, true) else {
         panic!()
     };
     let m = Message::from_vec(&r).unwrap();
     assert!(m.metadata.truncation && r.len() <= 512);
-    let Outcome::Reply(r) = answer(&z, "one", &q, false) else {
+    let Outcome::Reply(r) = answer(&Asker::Sandbox(&z, "one"), &q, false) else {
         panic!()
     };
     let m = Message::from_vec(&r).unwrap();
@@ -163,11 +163,11 @@ fn many_addresses_are_truncated_by_datagram_only() {
 #[test]
 fn nonsense_is_refused_or_ignored() {
     let z = zones();
-    assert_eq!(answer(&z, "one", b"", true), Outcome::Ignore);
-    assert_eq!(answer(&z, "one", &[0xff; 40], true), Outcome::Ignore);
+    assert_eq!(answer(&Asker::Sandbox(&z, "one"), b"", true), Outcome::Ignore);
+    assert_eq!(answer(&Asker::Sandbox(&z, "one"), &[0xff; 40], true), Outcome::Ignore);
     let mut cut = query("web.", RecordType::A);
     cut.truncate(15);
-    let Outcome::Reply(r) = answer(&z, "one", &cut, true) else {
+    let Outcome::Reply(r) = answer(&Asker::Sandbox(&z, "one"), &cut, true) else {
         panic!()
     };
     assert_eq!(
@@ -176,5 +176,5 @@ fn nonsense_is_refused_or_ignored() {
     );
     let mut response = query("web.", RecordType::A);
     response[2] |= 0x80;
-    assert_eq!(answer(&z, "one", &response, true), Outcome::Ignore);
+    assert_eq!(answer(&Asker::Sandbox(&z, "one"), &response, true), Outcome::Ignore);
 }

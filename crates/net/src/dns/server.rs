@@ -13,9 +13,11 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tripod_model::network::names::ClusterNames;
 use tripod_model::network::{Endpoint, NameRecord};
 
-use super::answer::{Outcome, answer, refusal};
+use super::answer::{Asker, Outcome, answer, refusal};
+use super::cluster::Cluster;
 use super::forward::{self, HostServers, read_message, write_message};
 use super::sockets::Sockets;
 use super::zones::Zones;
@@ -40,6 +42,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Shared {
     zones: RwLock<Zones>,
+    cluster: RwLock<Cluster>,
     host: HostServers,
     limit: Arc<Semaphore>,
 }
@@ -56,10 +59,15 @@ impl Drop for Running {
     }
 }
 
-/// A sandbox that is served.
+/// Name under which the cluster's DNS runs, beside sandboxes, which have no such names.
+const CLUSTER: &str = "/cluster";
+
+/// A sandbox that is served; or all pods, by the cluster's DNS.
 #[derive(Debug)]
 struct Client {
     sandbox: String,
+    /// Where the cluster's DNS answers.
+    cluster: Option<IpAddr>,
     udp: UdpSocket,
     tcp: TcpListener,
     upstream: Vec<IpAddr>,
@@ -71,6 +79,7 @@ impl Server {
     pub(crate) fn new(resolv_conf: PathBuf) -> Self {
         let shared = Shared {
             zones: RwLock::default(),
+            cluster: RwLock::default(),
             host: HostServers::new(resolv_conf),
             limit: Arc::new(Semaphore::new(IN_FLIGHT)),
         };
@@ -106,8 +115,35 @@ impl Server {
         self.shared.host.get()
     }
 
+    /// Replaces the names of the cluster's DNS.
+    pub(crate) fn set_cluster_names(&self, names: &ClusterNames) {
+        let cluster = Cluster::new(names);
+        *self.shared.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
+    }
+
+    /// Whether the cluster's DNS answers at this address.
+    pub(crate) fn serves_cluster(&self, address: IpAddr) -> bool {
+        self.lock_running()
+            .get(CLUSTER)
+            .is_some_and(|r| r.client.cluster == Some(address))
+    }
+
+    /// Answers for the cluster's DNS through these sockets, which are bound to the address.
+    pub(crate) fn serve_cluster(&self, address: IpAddr, sockets: Sockets) {
+        self.start(CLUSTER, Some(address), sockets, &[]);
+    }
+
+    /// Answers for the cluster's DNS no more.
+    pub(crate) fn stop_cluster(&self) {
+        self.lock_running().remove(CLUSTER);
+    }
+
     /// Serves a sandbox through these sockets.
     pub(crate) fn serve(&self, sandbox: &str, sockets: Sockets, upstream: &[IpAddr]) {
+        self.start(sandbox, None, sockets, upstream);
+    }
+
+    fn start(&self, sandbox: &str, cluster: Option<IpAddr>, sockets: Sockets, upstream: &[IpAddr]) {
         let _runtime = self.runtime.enter();
         let converted = sockets_of(sockets);
         let (udp, tcp) = match converted {
@@ -119,10 +155,15 @@ impl Server {
         };
         let client = Arc::new(Client {
             sandbox: sandbox.to_owned(),
+            cluster,
             udp,
             tcp,
             upstream: upstream.to_vec(),
-            limit: Arc::new(Semaphore::new(IN_FLIGHT_EACH)),
+            limit: Arc::new(Semaphore::new(if cluster.is_some() {
+                IN_FLIGHT
+            } else {
+                IN_FLIGHT_EACH
+            })),
         });
         let task = self
             .runtime
@@ -156,6 +197,7 @@ impl Server {
         let running = self.lock_running();
         running
             .values()
+            .filter(|r| r.client.cluster.is_none())
             .map(|r| {
                 let c = &r.client;
                 Ok((
@@ -220,7 +262,7 @@ fn drain(shared: &Arc<Shared>, client: &Arc<Client>) -> bool {
                 );
             }
         };
-        let outcome = answer(&read(shared), &client.sandbox, &buf[..n], true);
+        let outcome = asked(shared, client, &buf[..n], true);
         let reply = match outcome {
             Outcome::Reply(r) => Some(r),
             Outcome::Ignore => None,
@@ -256,6 +298,15 @@ fn permits(shared: &Shared, client: &Client) -> Option<Permits> {
     Some([all, own])
 }
 
+fn asked(shared: &Shared, client: &Client, query: &[u8], datagram: bool) -> Outcome {
+    if client.cluster.is_some() {
+        let cluster = shared.cluster.read().unwrap_or_else(PoisonError::into_inner);
+        answer(&Asker::Pod(&cluster), query, datagram)
+    } else {
+        answer(&Asker::Sandbox(&read(shared), &client.sandbox), query, datagram)
+    }
+}
+
 fn read(shared: &Shared) -> std::sync::RwLockReadGuard<'_, Zones> {
     shared.zones.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -268,7 +319,7 @@ fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
     tokio::spawn(async move {
         let _permits = permits;
         while let Ok(Ok(query)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
-            let outcome = answer(&read(&shared), &client.sandbox, &query, false);
+            let outcome = asked(&shared, &client, &query, false);
             let reply = match outcome {
                 Outcome::Reply(r) => Some(r),
                 Outcome::Ignore => None,
@@ -287,7 +338,7 @@ fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
 
 /// Asks others on behalf of a sandbox.
 async fn elsewhere(shared: &Shared, client: &Client, query: &[u8], datagram: bool) -> Option<Vec<u8>> {
-    let allowed = read(shared).may_ask_outside(&client.sandbox);
+    let allowed = client.cluster.is_some() || read(shared).may_ask_outside(&client.sandbox);
     let answer = if !allowed {
         None
     } else if client.upstream.is_empty() {

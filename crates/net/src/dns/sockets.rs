@@ -1,7 +1,7 @@
 //! The name server's sockets inside a sandbox, and the rules that lead port 53 to them.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use crate::netlink::nft::{self, ChainType, Expr, Hook, Op, transaction};
@@ -33,6 +33,18 @@ impl Sockets {
         sockets.tcp.set_nonblocking(true)?;
         let ops = rules(sockets.udp.local_addr()?.port(), sockets.tcp.local_addr()?.port());
         transaction(&nft::open()?, TABLE, nft::Table::Ensure, &ops)?;
+        Ok(sockets)
+    }
+
+    /// Opens sockets at an address and port of the calling thread's namespace.
+    pub(crate) fn bound(address: IpAddr, port: u16) -> io::Result<Self> {
+        let at = SocketAddr::from((address, port));
+        let sockets = Self {
+            udp: UdpSocket::bind(at)?,
+            tcp: TcpListener::bind(at)?,
+        };
+        sockets.udp.set_nonblocking(true)?;
+        sockets.tcp.set_nonblocking(true)?;
         Ok(sockets)
     }
 

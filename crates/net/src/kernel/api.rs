@@ -9,6 +9,9 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use tripod_agent::ports::{BoxDuplex, InterfaceStats, Net, PortFailure, PortRequest, SandboxDns};
 use tripod_model::Result;
+use tripod_model::network::fabric::Fabric;
+use tripod_model::network::names::ClusterNames;
+use tripod_model::network::policy::Policies;
 use tripod_model::network::{Endpoint, Frontend, NameRecord, NetworkSpec, PublishedPort};
 
 use super::{KernelNet, lock};
@@ -115,6 +118,21 @@ impl Net for KernelNet {
     async fn set_frontends(&self, frontends: &[Frontend]) -> Result<Vec<PortFailure>> {
         let frontends = self.inner.shared(frontends);
         self.blocking(move |i| i.set_frontends(&frontends)).await
+    }
+
+    async fn set_fabric(&self, fabric: &Fabric) -> Result<()> {
+        let fabric = fabric.clone();
+        self.blocking(move |i| i.set_fabric(&fabric)).await
+    }
+
+    async fn set_policies(&self, policies: &Policies) -> Result<()> {
+        let policies = policies.clone();
+        self.blocking(move |i| i.set_policies(&policies)).await
+    }
+
+    async fn set_cluster_names(&self, names: &ClusterNames) -> Result<()> {
+        self.inner.dns.set_cluster_names(names);
+        Ok(())
     }
 
     async fn set_names(&self, network_id: &str, records: &[NameRecord]) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tripod_agent::ports::PortFailure;
 use tripod_model::Result;
-use tripod_model::network::{Frontend, PortProtocol, PublishedPort};
+use tripod_model::network::{Backend, Frontend, PortProtocol, PublishedPort};
 
 use super::networks::Kind;
 use super::ports::Hold;
@@ -16,7 +16,7 @@ use super::{Inner, failed, lock};
 use crate::netlink::conntrack;
 use crate::netlink::nft::{Data, Op};
 use crate::ns;
-use crate::render::frontends::{desired, eligible};
+use crate::render::frontends::{Context, desired, eligible};
 use crate::render::host::{PUBLISHED, PUBLISHED_AT};
 use crate::render::table::Model;
 use crate::render::{address_port_key, port_key, target};
@@ -30,6 +30,8 @@ pub(crate) struct Frontends {
     /// As asked for.
     asked: Vec<Arc<Frontend>>,
     /// Without the ports that could not be held.
+    held: Vec<Arc<Frontend>>,
+    /// Without backends on nodes that do not answer: what the kernel was told.
     serving: Vec<Arc<Frontend>>,
     holds: HashMap<(IpAddr, PortProtocol, u16), Hold>,
     /// Ports of the host that lead to routers.
@@ -41,6 +43,7 @@ impl Frontends {
     /// A removed network took its router's table with it.
     pub(crate) fn forget_network(&mut self, id: &str) {
         self.asked.retain(|f| f.network_id != id);
+        self.held.retain(|f| f.network_id != id);
         self.serving.retain(|f| f.network_id != id);
         self.settled = false;
     }
@@ -89,8 +92,10 @@ impl Inner {
             return Ok(Vec::new());
         }
         let mut failures = Vec::new();
-        let serving = self.hold_published(&mut state, wanted, &mut failures)?;
+        let held = self.hold_published(&mut state, wanted, &mut failures)?;
+        let serving = masked(&held, &self.peers.lost());
         self.tell(&mut state, serving)?;
+        state.held = held;
         self.forget_removed(&state.asked, wanted);
         // Ports that were not free are tried again next time, whatever is asked for then.
         state.settled = failures.is_empty();
@@ -98,9 +103,20 @@ impl Inner {
         Ok(failures)
     }
 
+    /// Tells the kernel again after nodes stopped answering, or answer again.
+    pub(super) fn mask(&self) -> Result<()> {
+        let mut state = lock(&self.frontends);
+        let serving = masked(&state.held, &self.peers.lost());
+        if equal(&serving, &state.serving) {
+            return Ok(());
+        }
+        self.tell(&mut state, serving)
+    }
+
     /// Tells the kernel what is different from last time.
     fn tell(&self, state: &mut Frontends, serving: Vec<Arc<Frontend>>) -> Result<()> {
-        let context = "cannot set the frontends";
+        let what = "cannot set the frontends";
+        let fabric = Arc::clone(&lock(&self.fabric));
         let networks: Vec<_> = lock(&self.networks).values().cloned().collect();
         let mut tables: Vec<(&Table, Vec<&str>)> = vec![(&self.table, Vec::new())];
         for n in &networks {
@@ -109,6 +125,14 @@ impl Inner {
                 _ => tables[0].1.push(&n.spec.id),
             }
         }
+        let far = |f: &Frontend, a: Ipv4Addr| {
+            let network = networks.iter().find(|n| n.spec.id == f.network_id);
+            network.is_some_and(|n| n.is_pods() && !n.spec.subnets.iter().any(|s| s.subnet.contains(&IpAddr::V4(a))))
+        };
+        let context = Context {
+            node: &fabric.node,
+            far: &far,
+        };
         let leads = self.leads(&serving);
         let gone = difference(&state.serving, &serving);
         let new = difference(&serving, &state.serving);
@@ -120,6 +144,7 @@ impl Inner {
                         .map(|f| &***f)
                         .filter(|f| is_here(f))
                         .collect::<Vec<_>>(),
+                    &context,
                 )
             };
             let (before, now) = (here(&gone), here(&new));
@@ -129,7 +154,7 @@ impl Inner {
                     .any(|f| is_here(f) && f.backends.iter().any(|b| b.address == IpAddr::V4(a)))
                     && serving
                         .iter()
-                        .any(|f| is_here(f) && eligible(&f.backends).contains(&a))
+                        .any(|f| is_here(f) && eligible(&f.backends, None).iter().any(|g| g.0 == a))
             };
             table
                 .settle(|model, ops| {
@@ -138,7 +163,7 @@ impl Inner {
                         change_leads(model, ops, &state.leads, &leads);
                     }
                 })
-                .map_err(failed(context))?;
+                .map_err(failed(what))?;
         }
         self.release_published(state, &serving);
         state.leads = leads;
@@ -268,6 +293,25 @@ impl Inner {
             .map_err(failed("cannot list connections"))?;
         Ok(found.iter().filter(|e| e.established).count())
     }
+}
+
+/// The frontends without backends on lost nodes; one whose backends are all there keeps them.
+fn masked(all: &[Arc<Frontend>], lost: &BTreeSet<String>) -> Vec<Arc<Frontend>> {
+    if lost.is_empty() {
+        return all.to_vec();
+    }
+    let is_lost = |b: &Backend| lost.contains(&b.node);
+    all.iter()
+        .map(|f| {
+            let some = f.backends.iter().any(is_lost);
+            if !some || f.backends.iter().all(is_lost) {
+                return Arc::clone(f);
+            }
+            let mut f = Frontend::clone(f);
+            f.backends.retain(|b| !is_lost(b));
+            Arc::new(f)
+        })
+        .collect()
 }
 
 fn lead_key(ip: IpAddr, protocol: PortProtocol, port: u16) -> (&'static str, Vec<u8>) {

@@ -3,11 +3,14 @@
 mod api;
 mod frontends;
 mod networks;
+mod peers;
+mod pods;
 mod ports;
 mod routers;
 mod sandboxes;
 mod survey;
 mod table;
+mod tunnels;
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -17,14 +20,16 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tripod_model::network::fabric::Fabric;
 use tripod_model::{Error, Result};
 
 use crate::netlink::{Socket, nft, route};
 use crate::outer::Outer;
-use crate::render::host;
+use crate::render::{host, policies};
 use crate::{dns, ns};
 use frontends::Frontends;
 use networks::Network;
+use peers::Peers;
 use ports::Held;
 use sandboxes::Sandbox;
 use table::Table;
@@ -78,6 +83,10 @@ pub(crate) struct Inner {
     sandboxes: Mutex<HashMap<String, Arc<Sandbox>>>,
     held: Mutex<Held>,
     frontends: Mutex<Frontends>,
+    policies: Mutex<policies::Told>,
+    /// The other nodes.
+    fabric: Mutex<Arc<Fabric>>,
+    peers: Peers,
     dns: dns::Server,
 }
 
@@ -113,11 +122,14 @@ impl KernelNet {
             sandboxes: Mutex::default(),
             held: Mutex::new(held),
             frontends: Mutex::default(),
+            policies: Mutex::default(),
+            fabric: Mutex::default(),
+            peers: Peers::new(),
             dns: dns::Server::new(options.resolv_conf.clone()),
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        Inner::probe_peers(&inner);
+        Ok(Self { inner })
     }
 
     /// Duplicates of the sockets that must outlive this process, each under a name: somebody may keep them until

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ipnet::{IpNet, Ipv4Net};
 use tripod_model::network::{NetworkDriver, NetworkSpec};
 use tripod_model::{Error, Result};
 
 use super::table::Table;
+use super::tunnels::Tunnel;
 use super::{Inner, failed, lock};
 use crate::netlink::nft::{Data, ifname};
 use crate::netlink::{Socket, nft, route};
@@ -28,6 +29,10 @@ pub(super) const ALIAS: &str = "tripod:";
 pub(crate) struct Network {
     pub(crate) spec: NetworkSpec,
     pub(crate) kind: Kind,
+    /// MTU of its interfaces; 0 is the kernel's default.
+    pub(crate) mtu: u32,
+    /// The way to other nodes, if there are any.
+    pub(super) tunnel: Mutex<Option<Tunnel>>,
 }
 
 /// How it is built.
@@ -42,6 +47,8 @@ pub(crate) enum Kind {
     },
     /// A namespace that routes.
     Router(Box<Router>),
+    /// The pods' network, routed in the host's namespace.
+    Pods,
 }
 
 /// A router namespace.
@@ -62,6 +69,13 @@ impl Network {
 
     /// How endpoints with this address see the network.
     pub(crate) fn attachment(&self, address: Option<IpNet>) -> Attachment {
+        if self.is_pods() {
+            let gateway = self.gateway().unwrap_or(Ipv4Addr::new(169, 254, 1, 1));
+            return Attachment::Routed {
+                gateway: gateway.into(),
+                subnets: Vec::new(),
+            };
+        }
         if self.spec.driver != NetworkDriver::Overlay {
             return Attachment::Bridge;
         }
@@ -90,16 +104,6 @@ impl Network {
         !self.spec.internal && !matches!(self.kind, Kind::Nothing)
     }
 
-    /// MTU of endpoints; 0 is the kernel's default.
-    pub(crate) fn mtu(&self) -> u32 {
-        let option = self
-            .spec
-            .options
-            .get("com.docker.network.driver.mtu")
-            .and_then(|v| v.parse().ok());
-        option.unwrap_or(self.spec.mtu)
-    }
-
     /// An option of Docker's bridge driver that is on unless it says otherwise.
     pub(crate) fn option(&self, name: &str) -> bool {
         flag(&self.spec, name)
@@ -110,6 +114,12 @@ fn flag(spec: &NetworkSpec, name: &str) -> bool {
     spec.options
         .get(&format!("com.docker.network.bridge.{name}"))
         .is_none_or(|v| v != "false" && v != "0")
+}
+
+/// MTU that the user asked for; 0 is none in particular.
+fn asked_mtu(spec: &NetworkSpec) -> u32 {
+    let option = spec.options.get("com.docker.network.driver.mtu");
+    option.and_then(|v| v.parse().ok()).unwrap_or(spec.mtu)
 }
 
 /// The network's own IPv4 addresses with the prefix lengths of their subnets.
@@ -159,7 +169,7 @@ pub(super) fn register(
 }
 
 /// Has filters of other programs, which drop by default, accept what the host's table let pass.
-fn pass_others(socket: &Socket, name: &str, wanted: bool) {
+pub(super) fn pass_others(socket: &Socket, name: &str, wanted: bool) {
     for chain in nft::dropping_forward_chains(socket).unwrap_or_default() {
         let done = if wanted {
             nft::admit(socket, &chain, name)
@@ -199,12 +209,23 @@ impl Inner {
             NetworkDriver::Bridge => self.ensure_bridge(spec)?,
             NetworkDriver::Overlay if self.in_host(spec)? => self.ensure_bridge(spec)?,
             NetworkDriver::Overlay => Kind::Router(Box::new(self.ensure_router(spec)?)),
-            NetworkDriver::Routed => return Err(Error::not_implemented("the network of pods")),
+            NetworkDriver::Routed => self.ensure_pods(spec)?,
+        };
+        let spans = matches!(spec.driver, NetworkDriver::Overlay | NetworkDriver::Routed);
+        let mtu = match asked_mtu(spec) {
+            0 if spans => self.tunnelled_mtu(),
+            mtu => mtu,
         };
         let network = Network {
             spec: spec.clone(),
             kind,
+            mtu,
+            tunnel: Mutex::default(),
         };
+        self.lay(&network)?;
+        if network.is_pods() {
+            self.serve_cluster_names(&network)?;
+        }
         lock(&self.networks).insert(spec.id.clone(), Arc::new(network));
         Ok(())
     }
@@ -259,13 +280,13 @@ impl Inner {
                 Some(g) => mac_for(g.addr().into()),
                 None => [2, 0x42, 0, 0, 0, 1],
             };
-            let mtu = spec
-                .options
-                .get("com.docker.network.driver.mtu")
-                .and_then(|v| v.parse().ok());
+            let mtu = match asked_mtu(spec) {
+                0 if spec.driver == NetworkDriver::Overlay => self.tunnelled_mtu(),
+                mtu => mtu,
+            };
             self.route
                 .apply(vec![
-                    route::new_bridge(&name, mac, mtu.unwrap_or(spec.mtu)),
+                    route::new_bridge(&name, mac, mtu),
                     // At its making the kernel would overlook it.
                     route::set_alias(&name, &alias),
                 ])
@@ -345,6 +366,11 @@ impl Inner {
                 .map_err(failed(context()))?;
             register(self, &uplink, None, false).map_err(failed(context()))?;
             ns::remove(&path).map_err(failed(context()))?;
+        }
+        let bridge = known.as_ref().map(|n| n.spec.bridge_name()).unwrap_or_default();
+        self.remove_tunnels(id, &bridge)?;
+        if known.as_ref().is_some_and(|n| n.is_pods()) {
+            self.dns.stop_cluster();
         }
         let alias = format!("{ALIAS}{id}");
         let links = route::links(&self.route).map_err(failed(context()))?;

@@ -311,7 +311,7 @@ impl Inner {
             let (protocol, port) = (h.port.protocol, h.port.host_port);
             let goal = match kind {
                 Kind::Nothing => continue,
-                Kind::Bridge { .. } => target(to, h.port.target_port),
+                Kind::Bridge { .. } | Kind::Pods => target(to, h.port.target_port),
                 Kind::Router(r) => {
                     let Some((_, router)) = r.uplink else { continue };
                     // Usually the same number; another where one port of two host addresses leads to two endpoints.
@@ -341,7 +341,7 @@ impl Inner {
             r.table.publish(inside)?;
         }
         self.table.publish(host)?;
-        if !matches!(kind, Kind::Bridge { .. }) {
+        if !matches!(kind, Kind::Bridge { .. } | Kind::Pods) {
             return Ok(());
         }
         self.table

@@ -16,7 +16,7 @@ use super::{Inner, failed, lock};
 use crate::netlink::Socket;
 use crate::netlink::route::{self, VethEnd};
 use crate::render::links::{self, endpoint_mac};
-use crate::render::names::{ROUTER_MAC, bridge_port, router_port};
+use crate::render::names::{ROUTER_MAC, bridge_port, pod_port, router_port};
 use crate::{dns, ns};
 
 /// Prefix of the kept namespaces of sandboxes.
@@ -119,7 +119,7 @@ impl Inner {
                     up: true,
                     ..VethEnd::default()
                 };
-                new_pair(&self.route, &near, &far, ns, network.mtu())?;
+                new_pair(&self.route, &near, &far, ns, network.mtu)?;
                 // Where bridged frames pass the IP tables, a sandbox that is led to itself comes back by its port.
                 let hairpin = self.bridges_filter();
                 let isolated = !network.option("enable_icc");
@@ -136,17 +136,38 @@ impl Inner {
                     up: true,
                     ..VethEnd::default()
                 };
-                new_pair(&r.route, &near, &far, ns, network.mtu())?;
+                new_pair(&r.route, &near, &far, ns, network.mtu)?;
                 let port = route::link(&r.route, &name)?.ok_or(io::ErrorKind::NotFound)?;
                 r.route.apply(links::router_endpoint(e, port.index))?;
             }
+            Kind::Pods => {
+                let name = pod_port(&e.id);
+                let near = VethEnd {
+                    name: &name,
+                    mac: Some(ROUTER_MAC),
+                    up: true,
+                    ..VethEnd::default()
+                };
+                new_pair(&self.route, &near, &far, ns, network.mtu)?;
+                let port = route::link(&self.route, &name)?.ok_or(io::ErrorKind::NotFound)?;
+                self.route.apply(links::router_endpoint(e, port.index))?;
+            }
         }
         let link = route::link(inside, &e.interface)?.ok_or(io::ErrorKind::NotFound)?;
-        inside.apply(links::sandbox(e, &network.attachment(e.ipv4), link.index))?;
+        let alone = |e: &Endpoint| Endpoint {
+            ipv4: e.ipv4.map(|n| n.addr().into()),
+            ..e.clone()
+        };
+        let attachment = network.attachment(e.ipv4);
+        inside.apply(match &network.kind {
+            Kind::Pods => links::sandbox(&alone(e), &attachment, link.index),
+            _ => links::sandbox(e, &attachment, link.index),
+        })?;
         match &network.kind {
             Kind::Nothing => Ok(()),
             Kind::Bridge { .. } => route::settle(&self.route, &bridge_port(&e.id)),
             Kind::Router(r) => route::settle(&r.route, &router_port(&e.id)),
+            Kind::Pods => route::settle(&self.route, &pod_port(&e.id)),
         }
     }
 
@@ -168,6 +189,7 @@ impl Inner {
                 Kind::Nothing => Ok(()),
                 Kind::Bridge { .. } => self.route.apply(vec![route::del_link(&bridge_port(&e.id))]),
                 Kind::Router(r) => r.route.apply(vec![route::del_link(&router_port(&e.id))]),
+                Kind::Pods => self.route.apply(vec![route::del_link(&pod_port(&e.id))]),
             };
             if let Err(e) = result {
                 tracing::warn!(error = %e.error, "cannot remove an endpoint's link");
@@ -261,6 +283,7 @@ impl Inner {
                 Kind::Nothing => continue,
                 Kind::Bridge { .. } => (&self.route, bridge_port(&e.id)),
                 Kind::Router(r) => (&r.route, router_port(&e.id)),
+                Kind::Pods => (&self.route, pod_port(&e.id)),
             };
             let down = route::link(socket, &name).and_then(|l| match l {
                 Some(l) => Ok(socket.apply(vec![route::link_down(l.index).tolerate(Errno::ENODEV)])?),

@@ -6,8 +6,10 @@ use ipnet::IpNet;
 use tripod_model::Result;
 
 use super::networks::{ALIAS, ROUTER};
+use super::tunnels::TUNNEL_ALIAS;
 use super::{Inner, failed};
 use crate::netlink::route;
+use crate::netlink::route::Link;
 use crate::ns;
 
 impl Inner {
@@ -17,9 +19,14 @@ impl Inner {
         ids.extend(
             links
                 .iter()
-                .filter_map(|l| l.alias.strip_prefix(ALIAS))
+                .filter_map(|l| {
+                    let tunnel = || l.alias.strip_prefix(TUNNEL_ALIAS)?.split(' ').next();
+                    l.alias.strip_prefix(ALIAS).or_else(tunnel)
+                })
                 .map(str::to_owned),
         );
+        ids.sort();
+        ids.dedup();
         Ok(ids)
     }
 
@@ -29,7 +36,7 @@ impl Inner {
         let ours: HashSet<u32> = route::links(&self.route)
             .map_err(failed(context))?
             .iter()
-            .filter(|l| l.alias.starts_with(ALIAS) || l.name.starts_with("tu-"))
+            .filter(|l| is_ours(l))
             .map(|l| l.index)
             .collect();
         let mut nets: Vec<IpNet> = Vec::new();
@@ -61,12 +68,18 @@ impl Inner {
         let addresses = route::addresses(&self.route).map_err(failed(context))?;
         let name = |i| {
             let l = links.iter().find(|l| l.index == i)?;
-            (!l.alias.starts_with(ALIAS) && !l.name.starts_with("tu-") && l.name != "lo")
-                .then(|| l.name.clone())
+            (!is_ours(l) && l.name != "lo").then(|| l.name.clone())
         };
         Ok(addresses
             .into_iter()
             .filter_map(|(i, a)| Some((name(i)?, a)))
             .collect())
     }
+}
+
+/// Whether Tripod made the link: a bridge, an uplink, a tunnel, or the near end of a pod's pair.
+fn is_ours(l: &Link) -> bool {
+    l.alias.starts_with(ALIAS)
+        || l.alias.starts_with(TUNNEL_ALIAS)
+        || (l.kind == "veth" && (l.name.starts_with("tu-") || l.name.starts_with("tp-")))
 }

@@ -8,6 +8,7 @@ pub(crate) mod conntrack;
 pub(crate) mod diag;
 pub(crate) mod nft;
 pub(crate) mod route;
+pub(crate) mod tunnel;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

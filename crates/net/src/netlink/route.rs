@@ -47,18 +47,18 @@ pub(crate) fn open() -> io::Result<Socket> {
     Socket::open(SockProtocol::NetlinkRoute)
 }
 
-fn family(ip: IpAddr) -> u8 {
+pub(super) fn family(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 2 } else { 10 }
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),
     }
 }
 
-fn ifinfo(index: u32, up: bool) -> [u8; 16] {
+pub(super) fn ifinfo(index: u32, up: bool) -> [u8; 16] {
     let mut b = [0u8; 16];
     b[4..8].copy_from_slice(&index.to_ne_bytes());
     if up {
@@ -216,6 +216,8 @@ pub(crate) struct Route {
     pub(crate) src: Option<IpAddr>,
     /// Routing table.
     pub(crate) table: u32,
+    /// Of several routes to one destination, the lowest is taken; 0 is the lowest.
+    pub(crate) metric: u32,
 }
 
 impl Route {
@@ -227,6 +229,7 @@ impl Route {
             dev: Some(dev),
             src: None,
             table: MAIN,
+            metric: 0,
         }
     }
 
@@ -246,6 +249,7 @@ impl Route {
             dev: Some(dev),
             src: None,
             table: MAIN,
+            metric: 0,
         }
     }
 
@@ -257,6 +261,7 @@ impl Route {
             dev: None,
             src: None,
             table: MAIN,
+            metric: 0,
         }
     }
 
@@ -290,6 +295,9 @@ impl Route {
         }
         if let Some(src) = self.src {
             m.attr(7, &octets(src));
+        }
+        if self.metric != 0 {
+            m.u32(6, self.metric);
         }
         m.u32(15, self.table);
         m

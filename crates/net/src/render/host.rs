@@ -3,7 +3,8 @@
 //! Everything that changes is an element of a set or map; the rules that a packet passes are the same few
 //! however many networks, ports and services there are.
 
-use super::frontends;
+use super::names::POD_PORTS;
+use super::{frontends, policies};
 use crate::netlink::nft::{ChainType, Expr, Hook, HostOrder, IFNAME, IPV4, Op, PROTO, SERVICE, Set, Verdict};
 
 /// Name of Tripod's table in every namespace.
@@ -23,6 +24,10 @@ pub(crate) const MASQUERADED: &str = "masqueraded";
 /// Bridges of routing meshes.
 pub(crate) const MESH: &str = "mesh";
 
+/// A bridge and its tunnel, both ways.
+pub(crate) const JOINED: &str = "joined";
+/// Tunnels to other nodes.
+pub(crate) const TUNNELS: &str = "tunnels";
 /// Endpoints with published ports, each paired with itself.
 pub(crate) const PUBLISHED_SELF: &str = "published_self";
 
@@ -39,47 +44,18 @@ pub(crate) type Chain = (&'static str, Option<(ChainType, Hook, i32)>, Vec<Vec<E
 /// The steps that make the fixed part, in a table that may have it already.
 pub(crate) fn skeleton() -> Vec<Op> {
     let mut sets = frontends::sets();
+    sets.extend(policies::sets());
     sets.extend([
-        Set {
-            name: PUBLISHED,
-            key: &[PROTO, SERVICE],
-            data: &[IPV4, SERVICE],
-        },
-        Set {
-            name: PUBLISHED_AT,
-            key: &[IPV4, PROTO, SERVICE],
-            data: &[IPV4, SERVICE],
-        },
-        Set {
-            name: PUBLISHED_SELF,
-            key: &[IPV4, IPV4],
-            data: &[],
-        },
-        Set {
-            name: MANAGED,
-            key: &[IFNAME],
-            data: &[],
-        },
-        Set {
-            name: SAME,
-            key: &[IFNAME, IFNAME],
-            data: &[],
-        },
-        Set {
-            name: INTERNAL,
-            key: &[IFNAME],
-            data: &[],
-        },
-        Set {
-            name: MASQUERADED,
-            key: &[IFNAME],
-            data: &[],
-        },
-        Set {
-            name: MESH,
-            key: &[IFNAME],
-            data: &[],
-        },
+        Set::map(PUBLISHED, &[PROTO, SERVICE], &[IPV4, SERVICE]),
+        Set::map(PUBLISHED_AT, &[IPV4, PROTO, SERVICE], &[IPV4, SERVICE]),
+        Set::of(PUBLISHED_SELF, &[IPV4, IPV4]),
+        Set::of(MANAGED, &[IFNAME]),
+        Set::of(SAME, &[IFNAME, IFNAME]),
+        Set::of(JOINED, &[IFNAME, IFNAME]),
+        Set::of(INTERNAL, &[IFNAME]),
+        Set::of(MASQUERADED, &[IFNAME]),
+        Set::of(MESH, &[IFNAME]),
+        Set::of(TUNNELS, &[IFNAME]),
     ]);
     steps(sets, chains())
 }
@@ -121,12 +97,18 @@ fn chains() -> Vec<Chain> {
             vec![guard()],
         ),
         (
+            "returns",
+            Some((ChainType::Filter, Hook::Prerouting, -150)),
+            returns(vec![Expr::IifName(4), Expr::InSet(TUNNELS, 4, true)]),
+        ),
+        (
             "prerouting",
             Some((ChainType::Nat, Hook::Prerouting, -100)),
             entry.clone(),
         ),
         ("output", Some((ChainType::Nat, Hook::Output, -100)), entry),
         ("forward", Some((ChainType::Filter, Hook::Forward, -1)), forward()),
+        ("input", Some((ChainType::Filter, Hook::Input, -1)), policies::to_host()),
         (
             "postrouting",
             Some((ChainType::Nat, Hook::Postrouting, 100)),
@@ -174,19 +156,45 @@ fn guard() -> Vec<Expr> {
     ]
 }
 
+/// A connection that another node led here keeps its client's address, so its answers would find their own way to the
+/// client, past the node that translated. They are sent back to that node instead: the connection's mark is the node's
+/// address, which the sender's hardware address tells; a routing rule for the mark leads there.
+pub(crate) fn returns(from_tunnel: Vec<Expr>) -> Vec<Vec<Expr>> {
+    let new = Expr::any_bit(Expr::CtState(0), 0, HostOrder(8));
+    vec![
+        [
+            from_tunnel,
+            new.to_vec(),
+            vec![Expr::EtherSaddrTail(0), Expr::SetCtMark(0)],
+        ]
+        .concat(),
+        vec![
+            Expr::CtMark(0),
+            Expr::Ne(0, vec![0; 4]),
+            Expr::CtDirection(1),
+            Expr::Eq(1, vec![1]),
+            Expr::SetMark(0),
+        ],
+    ]
+}
+
 fn with(mut head: Vec<Expr>, v: Verdict) -> Vec<Expr> {
     head.push(Expr::Verdict(v));
     head
 }
 
 fn forward() -> Vec<Vec<Expr>> {
-    let same = vec![Expr::IifName(0), Expr::OifName(4), Expr::InSet(SAME, 0, true)];
-    vec![
+    let pair = |set| vec![Expr::IifName(0), Expr::OifName(4), Expr::InSet(set, 0, true)];
+    let ongoing = Expr::any_bit(Expr::CtState(0), 0, ONGOING).to_vec();
+    let mut rules = vec![with(ongoing, Verdict::Accept)];
+    rules.extend(policies::between());
+    rules.extend(vec![
         with(
-            Expr::any_bit(Expr::CtState(0), 0, ONGOING).to_vec(),
+            [Expr::iif_is(POD_PORTS), Expr::oif_is(POD_PORTS)].concat(),
             Verdict::Accept,
         ),
-        with(same, Verdict::Accept),
+        with(pair(SAME), Verdict::Accept),
+        with(pair(JOINED), Verdict::Accept),
         with(
             vec![Expr::IifName(0), Expr::InSet(INTERNAL, 0, true)],
             Verdict::Drop,
@@ -204,7 +212,9 @@ fn forward() -> Vec<Vec<Expr>> {
             vec![Expr::OifName(0), Expr::InSet(MANAGED, 0, true)],
             Verdict::Drop,
         ),
-    ]
+        with(Expr::oif_is(POD_PORTS).to_vec(), Verdict::Drop),
+    ]);
+    rules
 }
 
 fn to_itself(set: &'static str) -> Vec<Expr> {
@@ -224,16 +234,19 @@ fn postrouting() -> Vec<Vec<Expr>> {
         Expr::InSet(SAME, 0, true),
         Expr::Masquerade,
     ]);
-    vec![
-        // A process of the host that connected to 127.0.0.1.
+    let loopback = || {
         vec![
-            Expr::OifName(0),
-            Expr::InSet(MANAGED, 0, true),
             Expr::Saddr(4),
             Expr::Mask(4, [255, 0, 0, 0]),
             Expr::Eq(4, vec![127, 0, 0, 0]),
             Expr::Masquerade,
-        ],
+        ]
+    };
+    let dnat = || Expr::any_bit(Expr::CtStatus(0), 0, IS_DNAT).to_vec();
+    vec![
+        // A process of the host that connected to 127.0.0.1.
+        [vec![Expr::OifName(0), Expr::InSet(MANAGED, 0, true)], loopback()].concat(),
+        [Expr::oif_is(POD_PORTS).to_vec(), loopback()].concat(),
         // A UDP server answers from whatever address its route prefers; only a neighbour in the network gets the
         // answer from the address that was asked.
         vec![
@@ -248,6 +261,25 @@ fn postrouting() -> Vec<Vec<Expr>> {
         // The same where a bridge passes its frames through these tables, and names no input interface.
         to_itself(PUBLISHED_SELF),
         to_itself(frontends::SELF),
+        // Led on to a host, which would answer past this one.
+        [
+            dnat(),
+            vec![Expr::Daddr(0), Expr::InSet(frontends::FAR, 0, true)],
+            Expr::oif_is_not("lo").to_vec(),
+            vec![Expr::Masquerade],
+        ]
+        .concat(),
+        // Out of the pods' network.
+        [
+            Expr::iif_is(POD_PORTS).to_vec(),
+            Expr::oif_is_not(POD_PORTS).to_vec(),
+            vec![
+                Expr::OifName(4),
+                Expr::InSet(MANAGED, 4, false),
+                Expr::Masquerade,
+            ],
+        ]
+        .concat(),
         vec![
             Expr::IifName(0),
             Expr::InSet(MASQUERADED, 0, true),

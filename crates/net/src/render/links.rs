@@ -66,11 +66,9 @@ pub(crate) fn sandbox(e: &Endpoint, how: &Attachment, index: u32) -> Vec<Msg> {
         for s in subnets {
             out.push(
                 Route {
-                    to: *s,
                     via: Some(*gateway),
-                    dev: Some(index),
                     src,
-                    table: 254,
+                    ..Route::link(*s, index)
                 }
                 .set(),
             );

@@ -4,14 +4,18 @@
 //! * [`host`] and [`router`] say what is fixed in the tables of the host and of a router namespace.
 //! * [`frontends`] turns frontends into chains and map elements.
 //! * [`links`] says how a sandbox's interfaces, addresses and routes are set up.
+//! * [`policies`] turns policies of pods into chains.
+//! * [`tunnel`] says how other nodes' parts of a network are reached.
 //! * [`names`] derives interface names and hardware addresses.
 
 pub(crate) mod frontends;
 pub(crate) mod host;
 pub(crate) mod links;
 pub(crate) mod names;
+pub(crate) mod policies;
 pub(crate) mod router;
 pub(crate) mod table;
+pub(crate) mod tunnel;
 
 use std::net::Ipv4Addr;
 

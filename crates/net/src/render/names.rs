@@ -12,6 +12,23 @@ pub(crate) const UPLINK_POOL: Ipv4Addr = Ipv4Addr::new(169, 254, 192, 0);
 /// How many routers the pool can serve.
 pub(crate) const UPLINKS: u32 = 8192;
 
+/// Name of the tunnel of the pods' network; also holds the node's address in it.
+pub(crate) const POD_TUNNEL: &str = "tp-pods";
+/// All interfaces of the pods' network in the host's namespace.
+pub(crate) const POD_PORTS: &str = "tp-*";
+/// Name of the tunnel inside a router namespace.
+pub(crate) const ROUTER_TUNNEL: &str = "tunnel";
+
+/// Host's end of a pod's pair.
+pub(crate) fn pod_port(endpoint: &str) -> String {
+    format!("tp-{}", digits(endpoint, 12))
+}
+
+/// Tunnel of a network that lives in the host's namespace as a bridge (the routing mesh).
+pub(crate) fn host_tunnel(network: &str) -> String {
+    format!("tv-{}", digits(network, 12))
+}
+
 fn digits(id: &str, n: usize) -> &str {
     id.get(..n).unwrap_or(id)
 }
@@ -58,7 +75,13 @@ mod tests {
     #[test]
     fn interface_names_fit() {
         let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-        for n in [bridge_port(id), router_port(id), host_uplink(id)] {
+        for n in [
+            bridge_port(id),
+            router_port(id),
+            host_uplink(id),
+            pod_port(id),
+            host_tunnel(id),
+        ] {
             assert!(n.len() <= 15, "{n}");
         }
         assert_eq!(bridge_port("ab"), "vethab");

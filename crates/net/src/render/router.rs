@@ -3,25 +3,21 @@
 use std::net::Ipv4Addr;
 
 use super::frontends;
-use super::host::{Chain, IS_DNAT, ONGOING, PUBLISHED, published, steps};
-use super::names::UPLINK;
+use super::host::{Chain, IS_DNAT, ONGOING, PUBLISHED, published, returns, steps};
+use super::names::{ROUTER_TUNNEL, UPLINK};
 use crate::netlink::nft::{ChainType, Expr, Hook, IPV4, Op, PROTO, SERVICE, Set, Verdict};
 
 /// The steps that make the fixed part. `gateway` is the router's own address in the network, under which it
 /// sends what must come back to it.
 pub(crate) fn skeleton(gateway: Ipv4Addr, ingress: bool) -> Vec<Op> {
     let mut sets = frontends::sets();
-    sets.push(Set {
-        name: PUBLISHED,
-        key: &[PROTO, SERVICE],
-        data: &[IPV4, SERVICE],
-    });
+    sets.push(Set::map(PUBLISHED, &[PROTO, SERVICE], &[IPV4, SERVICE]));
     let from_uplink = |rest: Vec<Expr>| [Expr::iif_is(UPLINK).to_vec(), rest].concat();
     let mut entry = frontends::lookups();
     entry.extend(published(false).into_iter().map(&from_uplink));
     entry.extend(frontends::refusals());
     entry.extend(frontends::port_refusals().into_iter().map(from_uplink));
-    let chains: Vec<Chain> = vec![
+    let mut chains: Vec<Chain> = vec![
         (
             "prerouting",
             Some((ChainType::Nat, Hook::Prerouting, -100)),
@@ -34,6 +30,13 @@ pub(crate) fn skeleton(gateway: Ipv4Addr, ingress: bool) -> Vec<Op> {
             postrouting(gateway, ingress),
         ),
     ];
+    if ingress {
+        chains.push((
+            "returns",
+            Some((ChainType::Filter, Hook::Prerouting, -150)),
+            returns(Expr::iif_is(ROUTER_TUNNEL).to_vec()),
+        ));
+    }
     steps(sets, chains)
 }
 
@@ -65,8 +68,12 @@ fn postrouting(gateway: Ipv4Addr, ingress: bool) -> Vec<Vec<Expr>> {
     if ingress {
         // A UDP server answers from whatever address its route prefers; only a neighbour in the network gets
         // the answer from the address that was asked.
-        let udp = vec![Expr::L4Proto(0), Expr::Eq(0, vec![17])];
-        rules.push([Expr::iif_is(UPLINK).to_vec(), udp, as_gateway()].concat());
+        let udp = || vec![Expr::L4Proto(0), Expr::Eq(0, vec![17])];
+        // What goes on to another node keeps its source, and is treated so there.
+        let here = || Expr::oif_is_not(ROUTER_TUNNEL).to_vec();
+        rules.push([Expr::iif_is(UPLINK).to_vec(), here(), udp(), as_gateway()].concat());
+        let led = vec![Expr::CtMark(0), Expr::Ne(0, vec![0; 4])];
+        rules.push([led, here(), udp(), as_gateway()].concat());
     }
     rules
 }

@@ -56,10 +56,19 @@ impl Model {
             .extend(elements.into_iter().map(|e| (e.key, e.data)));
     }
 
+    /// Makes a chain without rules unless it is there, so that rules can lead to it.
+    pub(crate) fn declare(&mut self, ops: &mut Vec<Op>, name: &str) {
+        if !self.chains.contains_key(name) {
+            ops.push(Op::Chain(name.to_owned()));
+            self.chains.insert(name.to_owned(), Vec::new());
+        }
+    }
+
     /// Makes a chain with these rules, or gives it these rules.
     pub(crate) fn chain(&mut self, ops: &mut Vec<Op>, name: &str, rules: Vec<Vec<Expr>>) {
         match self.chains.get(name) {
             Some(now) if *now == rules => return,
+            Some(now) if now.is_empty() => {}
             Some(_) => ops.push(Op::Flush(name.to_owned())),
             None => ops.push(Op::Chain(name.to_owned())),
         }
@@ -67,10 +76,21 @@ impl Model {
         self.chains.insert(name.to_owned(), rules);
     }
 
-    /// Removes a chain; elements that lead to it must be taken out before.
+    /// Removes a chain; elements and rules that lead to it must be taken out before.
     pub(crate) fn drop_chain(&mut self, ops: &mut Vec<Op>, name: &str) {
         if self.chains.remove(name).is_some() {
             ops.push(Op::DelChain(name.to_owned()));
+        }
+    }
+
+    /// Removes chains, of which one may lead to another.
+    pub(crate) fn drop_chains(&mut self, ops: &mut Vec<Op>, names: &[String]) {
+        if names.len() > 1 {
+            let full = names.iter().filter(|n| self.chains.get(*n).is_some_and(|r| !r.is_empty()));
+            ops.extend(full.map(|n| Op::Flush(n.clone())));
+        }
+        for n in names {
+            self.drop_chain(ops, n);
         }
     }
 
@@ -82,8 +102,8 @@ impl Model {
     /// Everything, as steps that follow the fixed part in an empty table.
     pub(crate) fn whole(&self) -> Vec<Op> {
         let mut ops = Vec::new();
+        ops.extend(self.chains.keys().map(|name| Op::Chain(name.clone())));
         for (name, rules) in &self.chains {
-            ops.push(Op::Chain(name.clone()));
             ops.extend(rules.iter().map(|r| Op::Rule(name.clone(), r.clone())));
         }
         for (set, elements) in &self.sets {

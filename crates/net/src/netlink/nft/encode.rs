@@ -1,7 +1,6 @@
 //! Encoding of a transaction, and reading of what a map holds.
 
 use std::io;
-use std::net::Ipv4Addr;
 
 use super::super::{APPEND, CREATE, Msg, Refused, Socket, attr, attrs};
 use super::expr::encode_verdict;
@@ -119,7 +118,7 @@ impl Encoder<'_> {
             Op::Rule(chain, exprs) => {
                 let mut ids = Vec::with_capacity(exprs.len());
                 for x in exprs {
-                    ids.push(x.choices().map_or(0, |c| self.choices(c)));
+                    ids.push(x.choices().map_or(0, |(values, map)| self.choices(values, map)));
                 }
                 self.push(NEWRULE, CREATE | APPEND, |m| {
                     m.str(1, table).str(2, chain).nest(4, |m| {
@@ -140,7 +139,9 @@ impl Encoder<'_> {
         let id = self.next_set;
         self.push(NEWSET, CREATE, |m| {
             let map = !s.data.is_empty();
-            m.str(1, table).str(2, s.name).be32(3, if map { 8 } else { 0 });
+            // A map whose elements rules put in, and which end by themselves.
+            let flags = if map { 8 } else { 0 } | if s.dynamic { 0x10 | 0x20 } else { 0 };
+            m.str(1, table).str(2, s.name).be32(3, flags);
             m.be32(4, type_of(s.key)).be32(5, len_of(s.key));
             if s.data == [VERDICT] {
                 m.be32(6, VERDICT);
@@ -155,19 +156,29 @@ impl Encoder<'_> {
         });
     }
 
-    /// An anonymous map from 0, 1, 2 … to the addresses, whose number names it within the transaction.
-    fn choices(&mut self, among: &[Ipv4Addr]) -> u32 {
+    /// An anonymous map from 0, 1, 2 … to the values, or a set of them, whose number names it within the transaction.
+    fn choices(&mut self, among: &[Vec<u8>], map: bool) -> u32 {
         let table = self.table;
         self.next_set += 1;
         let id = self.next_set;
+        let (name, integer) = (if map { "__map%d" } else { "__set%d" }, 4);
+        let len = among.first().map_or(4, Vec::len) as u32;
+        let kind = type_of(if len > 4 {
+            &[super::IPV4, super::SERVICE]
+        } else {
+            &[super::IPV4]
+        });
         self.push(NEWSET, CREATE, |m| {
-            // Anonymous, constant, map; key of type integer.
+            // Anonymous and constant.
             m.str(1, table)
-                .str(2, "__map%d")
-                .be32(3, 1 | 2 | 8)
-                .be32(4, 4)
-                .be32(5, 4);
-            m.be32(6, super::IPV4).be32(7, 4).be32(10, id);
+                .str(2, name)
+                .be32(3, 1 | 2 | if map { 8 } else { 0 });
+            if map {
+                m.be32(4, integer).be32(5, 4).be32(6, kind).be32(7, len);
+            } else {
+                m.be32(4, kind).be32(5, len);
+            }
+            m.be32(10, id);
             m.nest(9, |m| {
                 m.be32(1, among.len() as u32);
             });
@@ -175,12 +186,16 @@ impl Encoder<'_> {
         let elements: Vec<Element> = among
             .iter()
             .enumerate()
-            .map(|(i, a)| Element {
-                key: (i as u32).to_ne_bytes().to_vec(),
-                data: Data::Value(a.octets().to_vec()),
+            .map(|(i, v)| {
+                let (key, data) = if map {
+                    ((i as u32).to_ne_bytes().to_vec(), Data::Value(v.clone()))
+                } else {
+                    (v.clone(), Data::None)
+                };
+                Element { key, data }
             })
             .collect();
-        self.elements(NEWSETELEM, CREATE, "__map%d", id, &elements);
+        self.elements(NEWSETELEM, CREATE, name, id, &elements);
         id
     }
 
@@ -222,6 +237,9 @@ fn element(m: &mut Msg, e: &Element) {
             }
             Data::Goto(chain) => {
                 m.nest(2, |m| encode_verdict(m, -4, Some(chain)));
+            }
+            Data::Jump(chain) => {
+                m.nest(2, |m| encode_verdict(m, -3, Some(chain)));
             }
         }
     });

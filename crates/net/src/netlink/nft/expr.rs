@@ -1,7 +1,5 @@
 //! Expressions of nftables rules.
 
-use std::net::Ipv4Addr;
-
 use super::super::Msg;
 use super::ifname;
 
@@ -17,8 +15,12 @@ pub(crate) enum Verdict {
     Drop,
     /// Accept it (as far as this table is asked).
     Accept,
+    /// Back to the chain that asked.
+    Return,
     /// Ask another chain, and come back.
     Jump(String),
+    /// Ask another chain for good.
+    Goto(String),
 }
 
 impl Verdict {
@@ -27,6 +29,8 @@ impl Verdict {
             Self::Drop => (0, None),
             Self::Accept => (1, None),
             Self::Jump(c) => (-3, Some(c.as_str())),
+            Self::Goto(c) => (-4, Some(c.as_str())),
+            Self::Return => (-5, None),
         };
         encode_verdict(m, code, chain);
     }
@@ -67,12 +71,31 @@ pub(crate) enum Expr {
     CtState(u32),
     /// Loads the connection's status bits.
     CtStatus(u32),
+    /// Loads the direction of the packet in its connection: 0 as it began, 1 back (one byte).
+    CtDirection(u32),
+    /// Loads the connection's mark.
+    CtMark(u32),
+    /// Sets the connection's mark.
+    SetCtMark(u32),
+    /// Sets the packet's mark.
+    SetMark(u32),
+    /// Loads the last four bytes of the hardware address from which the packet came.
+    EtherSaddrTail(u32),
     /// Loads the kind of the destination address, as the routing tables see it.
     FibDaddrType(u32),
+    /// Loads the kind of the source address, as the routing tables see it.
+    FibSaddrType(u32),
+    /// Loads the index of the interface on which the source address is reached, 0 if it is not the one by which the
+    /// packet came.
+    FibSaddrIif(u32),
     /// Compares a register with bytes.
     Eq(u32, Vec<u8>),
     /// The opposite.
     Ne(u32, Vec<u8>),
+    /// Compares bytes of the network's order: at least.
+    Ge(u32, Vec<u8>),
+    /// At most.
+    Le(u32, Vec<u8>),
     /// Masks a number of four bytes in place.
     Mask(u32, [u8; 4]),
     /// Continues only when the key is in the set (or is not).
@@ -81,10 +104,14 @@ pub(crate) enum Expr {
     Map(&'static str, u32, u32),
     /// Goes where a verdict map leads.
     Vmap(&'static str, u32),
-    /// Loads one of the addresses at random.
-    Random(u32, Vec<Ipv4Addr>),
-    /// Loads one of the addresses by the hash of the source address, which is loaded into the first register.
-    BySource(u32, Vec<Ipv4Addr>),
+    /// Loads one of the values at random. All have the same length: an address, or an address and a port.
+    Random(u32, Vec<Vec<u8>>),
+    /// Loads one of the values by the hash of the source address, which is loaded into the first register.
+    BySource(u32, Vec<Vec<u8>>),
+    /// Continues only when the registers hold one of these values.
+    OneOf(u32, Vec<Vec<u8>>),
+    /// Puts or renews an element of a map with a time limit: key, value, milliseconds.
+    Remember(&'static str, u32, u32, u64),
     /// Loads bytes.
     Load(u32, Vec<u8>),
     /// Translates the destination to the address, and the port where one is given, in these registers.
@@ -112,14 +139,38 @@ pub(crate) enum Expr {
 }
 
 impl Expr {
-    /// `iifname == name`
+    /// `iifname == name`; a name that ends with `*` stands for all that begin so.
     pub(crate) fn iif_is(name: &str) -> [Self; 2] {
-        [Self::IifName(0), Self::Eq(0, ifname(name).to_vec())]
+        [Self::IifName(0), Self::Eq(0, name_bytes(name))]
     }
 
-    /// `oifname == name`
+    /// `oifname == name`; a name that ends with `*` stands for all that begin so.
     pub(crate) fn oif_is(name: &str) -> [Self; 2] {
-        [Self::OifName(0), Self::Eq(0, ifname(name).to_vec())]
+        [Self::OifName(0), Self::Eq(0, name_bytes(name))]
+    }
+
+    /// `oifname != name`; a name that ends with `*` stands for all that begin so.
+    pub(crate) fn oif_is_not(name: &str) -> [Self; 2] {
+        [Self::OifName(0), Self::Ne(0, name_bytes(name))]
+    }
+
+    /// `iifname != name`; a name that ends with `*` stands for all that begin so.
+    pub(crate) fn iif_is_not(name: &str) -> [Self; 2] {
+        [Self::IifName(0), Self::Ne(0, name_bytes(name))]
+    }
+
+    /// The source (else destination) address is in the block, which is compared in this register.
+    pub(crate) fn in_block(source: bool, reg: u32, net: ipnet::Ipv4Net) -> Vec<Self> {
+        let load = if source { Self::Saddr(reg) } else { Self::Daddr(reg) };
+        match net.prefix_len() {
+            0 => Vec::new(),
+            32 => vec![load, Self::Eq(reg, net.addr().octets().to_vec())],
+            _ => vec![
+                load,
+                Self::Mask(reg, net.netmask().octets()),
+                Self::Eq(reg, net.network().octets().to_vec()),
+            ],
+        }
     }
 
     /// Any of these bits of a number of the machine's order.
@@ -131,10 +182,11 @@ impl Expr {
         ]
     }
 
-    /// Sets of anonymous lookups that the rule needs: the addresses, in order.
-    pub(super) fn choices(&self) -> Option<&[Ipv4Addr]> {
+    /// The anonymous map (or set, which is false) that the expression needs: the values, in order.
+    pub(super) fn choices(&self) -> Option<(&[Vec<u8>], bool)> {
         match self {
-            Self::Random(_, v) | Self::BySource(_, v) if v.len() > 1 => Some(v),
+            Self::Random(_, v) | Self::BySource(_, v) if v.len() > 1 => Some((v, true)),
+            Self::OneOf(_, v) => Some((v, false)),
             _ => None,
         }
     }
@@ -151,11 +203,22 @@ impl Expr {
             Self::Dport(r) => payload(m, *r, 2, 2, 2),
             Self::CtState(r) => ct(m, *r, 0),
             Self::CtStatus(r) => ct(m, *r, 2),
-            Self::FibDaddrType(r) => one(m, "fib", |m| {
-                m.be32(1, REG0 + r).be32(2, 3).be32(3, 2);
+            Self::CtDirection(r) => ct(m, *r, 1),
+            Self::CtMark(r) => ct(m, *r, 3),
+            Self::SetCtMark(r) => one(m, "ct", |m| {
+                m.be32(2, 3).be32(4, REG0 + r);
             }),
+            Self::SetMark(r) => one(m, "meta", |m| {
+                m.be32(2, 3).be32(3, REG0 + r);
+            }),
+            Self::EtherSaddrTail(r) => payload(m, *r, 0, 8, 4),
+            Self::FibDaddrType(r) => fib(m, *r, 3, 2),
+            Self::FibSaddrType(r) => fib(m, *r, 3, 1),
+            Self::FibSaddrIif(r) => fib(m, *r, 1, 1 | 8),
             Self::Eq(r, v) => cmp(m, *r, 0, v),
             Self::Ne(r, v) => cmp(m, *r, 1, v),
+            Self::Ge(r, v) => cmp(m, *r, 5, v),
+            Self::Le(r, v) => cmp(m, *r, 3, v),
             Self::Mask(r, mask) => one(m, "bitwise", |m| {
                 m.be32(1, REG0 + r).be32(2, REG0 + r).be32(3, 4);
                 value(m, 4, mask);
@@ -175,10 +238,17 @@ impl Expr {
             }),
             Self::Random(r, v) => choose(m, *r, v, set_id, false),
             Self::BySource(r, v) => choose(m, *r, v, set_id, true),
-            Self::Load(r, v) => one(m, "immediate", |m| {
-                m.be32(1, REG0 + r);
-                value(m, 2, v);
+            Self::OneOf(r, _) => one(m, "lookup", |m| {
+                m.str(1, "__set%d").be32(2, REG0 + r).be32(4, set_id);
             }),
+            Self::Remember(map, key, data, ms) => one(m, "dynset", |m| {
+                m.str(1, map)
+                    .be32(3, 1)
+                    .be32(4, REG0 + key)
+                    .be32(5, REG0 + data)
+                    .attr(6, &ms.to_be_bytes());
+            }),
+            Self::Load(r, v) => load(m, *r, v),
             Self::Dnat(addr, port) => nat(m, 1, *addr, *port),
             Self::Snat(addr) => nat(m, 0, *addr, None),
             Self::Masquerade => one(m, "masq", |_| {}),
@@ -209,6 +279,30 @@ impl Expr {
 fn one(m: &mut Msg, name: &str, fill: impl FnOnce(&mut Msg)) {
     m.nest(1, |m| {
         m.str(EXPR_NAME, name).nest(EXPR_DATA, fill);
+    });
+}
+
+/// An interface's name as it is compared: whole, or its beginning.
+fn name_bytes(name: &str) -> Vec<u8> {
+    match name.strip_suffix('*') {
+        Some(beginning) => beginning.as_bytes().to_vec(),
+        None => ifname(name).to_vec(),
+    }
+}
+
+/// Bytes into registers: the kernel takes sixteen at a time, each part into registers of its own.
+fn load(m: &mut Msg, reg: u32, v: &[u8]) {
+    for (i, part) in v.chunks(16).enumerate() {
+        one(m, "immediate", |m| {
+            m.be32(1, REG0 + reg + 4 * i as u32);
+            value(m, 2, part);
+        });
+    }
+}
+
+fn fib(m: &mut Msg, reg: u32, result: u32, flags: u32) {
+    one(m, "fib", |m| {
+        m.be32(1, REG0 + reg).be32(2, result).be32(3, flags);
     });
 }
 
@@ -252,12 +346,9 @@ fn nat(m: &mut Msg, kind: u32, addr: u32, port: Option<u32>) {
     });
 }
 
-fn choose(m: &mut Msg, reg: u32, among: &[Ipv4Addr], set_id: u32, by_source: bool) {
+fn choose(m: &mut Msg, reg: u32, among: &[Vec<u8>], set_id: u32, by_source: bool) {
     if let [only] = among {
-        return one(m, "immediate", |m| {
-            m.be32(1, REG0 + reg);
-            value(m, 2, &only.octets());
-        });
+        return load(m, reg, only);
     }
     let n = among.len() as u32;
     if by_source {

@@ -18,6 +18,8 @@ use super::Socket;
 
 /// Type numbers of `nft`, so that it can print the sets.
 pub(crate) const IPV4: u32 = 7;
+/// Type number of a number.
+pub(crate) const INTEGER: u32 = 4;
 /// Type number of a transport protocol.
 pub(crate) const PROTO: u32 = 12;
 /// Type number of a port.
@@ -32,6 +34,8 @@ pub(crate) const VERDICT: u32 = 0xffff_ff00;
 pub(crate) enum Hook {
     /// Before routing.
     Prerouting = 0,
+    /// To a process of this namespace.
+    Input = 1,
     /// Between two interfaces.
     Forward = 2,
     /// From a process of this namespace.
@@ -58,6 +62,25 @@ pub(crate) struct Set {
     pub(crate) key: &'static [u32],
     /// Types of the parts of its data; empty for a plain set.
     pub(crate) data: &'static [u32],
+    /// Rules put elements in, which are dropped when they are old.
+    pub(crate) dynamic: bool,
+}
+
+impl Set {
+    /// A plain set.
+    pub(crate) fn of(name: &'static str, key: &'static [u32]) -> Self {
+        Self::map(name, key, &[])
+    }
+
+    /// A map.
+    pub(crate) fn map(name: &'static str, key: &'static [u32], data: &'static [u32]) -> Self {
+        Self {
+            name,
+            key,
+            data,
+            dynamic: false,
+        }
+    }
 }
 
 /// What a map leads to.
@@ -69,6 +92,8 @@ pub(crate) enum Data {
     Value(Vec<u8>),
     /// Go to a chain.
     Goto(String),
+    /// Ask a chain, and come back.
+    Jump(String),
 }
 
 /// An element of a set or map. Keys and values are laid out in registers: each part padded to four bytes.
