@@ -164,7 +164,10 @@ fn many_addresses_are_truncated_by_datagram_only() {
 fn nonsense_is_refused_or_ignored() {
     let z = zones();
     assert_eq!(answer(&Asker::Sandbox(&z, "one"), b"", true), Outcome::Ignore);
-    assert_eq!(answer(&Asker::Sandbox(&z, "one"), &[0xff; 40], true), Outcome::Ignore);
+    assert_eq!(
+        answer(&Asker::Sandbox(&z, "one"), &[0xff; 40], true),
+        Outcome::Ignore
+    );
     let mut cut = query("web.", RecordType::A);
     cut.truncate(15);
     let Outcome::Reply(r) = answer(&Asker::Sandbox(&z, "one"), &cut, true) else {
@@ -176,5 +179,8 @@ fn nonsense_is_refused_or_ignored() {
     );
     let mut response = query("web.", RecordType::A);
     response[2] |= 0x80;
-    assert_eq!(answer(&Asker::Sandbox(&z, "one"), &response, true), Outcome::Ignore);
+    assert_eq!(
+        answer(&Asker::Sandbox(&z, "one"), &response, true),
+        Outcome::Ignore
+    );
 }

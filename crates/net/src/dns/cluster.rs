@@ -64,10 +64,14 @@ impl Cluster {
             let base = format!("{}.{}.svc.{}", s.name, s.namespace, cluster.domain);
             match &s.target {
                 NameTarget::Addresses { addresses, .. } => {
-                    cluster.reverse.extend(addresses.iter().map(|a| (*a, base.clone())));
+                    cluster
+                        .reverse
+                        .extend(addresses.iter().map(|a| (*a, base.clone())));
                 }
                 NameTarget::Endpoints(all) => {
-                    let named = all.iter().map(|e| (e.address, format!("{}.{base}", host_name(e))));
+                    let named = all
+                        .iter()
+                        .map(|e| (e.address, format!("{}.{base}", host_name(e))));
                     for (address, name) in named {
                         cluster.reverse.entry(address).or_insert(name);
                     }
@@ -85,7 +89,9 @@ impl Cluster {
             return Some(self.reply(name, kind, At::Records(vec![RData::PTR(PTR(dns_name(known)?))])));
         }
         let text = name.to_utf8().trim_end_matches('.').to_ascii_lowercase();
-        let within = text.strip_suffix(self.domain.as_str()).filter(|_| !self.domain.is_empty())?;
+        let within = text
+            .strip_suffix(self.domain.as_str())
+            .filter(|_| !self.domain.is_empty())?;
         let within = match within {
             "" => "",
             w => w.strip_suffix('.')?,
@@ -130,7 +136,12 @@ impl Cluster {
     /// What is at a service's name and below; `rest` are the further labels, the nearest first.
     fn of_service<'a>(&'a self, s: &'a ServiceNames, rest: &[&str]) -> At<'a> {
         let base = || format!("{}.{}.svc.{}", s.name, s.namespace, self.domain);
-        let protocol = |label: &str| label.strip_prefix('_').filter(|l| !l.is_empty()).map(str::to_owned);
+        let protocol = |label: &str| {
+            label
+                .strip_prefix('_')
+                .filter(|l| !l.is_empty())
+                .map(str::to_owned)
+        };
         match (&s.target, rest) {
             (NameTarget::Name(alias), []) => At::Alias(alias),
             (NameTarget::Addresses { addresses, .. }, []) => At::Addresses(addresses.clone()),
@@ -144,7 +155,9 @@ impl Cluster {
                     some => At::Addresses(some),
                 }
             }
-            (NameTarget::Addresses { ports, .. }, ["_tcp" | "_udp" | "_sctp"]) if !ports.is_empty() => At::Branch,
+            (NameTarget::Addresses { ports, .. }, ["_tcp" | "_udp" | "_sctp"]) if !ports.is_empty() => {
+                At::Branch
+            }
             (NameTarget::Endpoints(all), ["_tcp" | "_udp" | "_sctp"]) if !all.is_empty() => At::Branch,
             (target, [proto, port]) => {
                 let (Some(proto), Some(port)) = (protocol(proto), protocol(port)) else {
@@ -167,7 +180,11 @@ impl Cluster {
                     }
                     NameTarget::Name(_) => {}
                 }
-                if found.is_empty() { At::Nothing } else { At::Ports(found) }
+                if found.is_empty() {
+                    At::Nothing
+                } else {
+                    At::Ports(found)
+                }
             }
             _ => At::Nothing,
         }
@@ -185,7 +202,9 @@ impl Cluster {
         match at {
             At::Nothing => reply.code = ResponseCode::NXDomain,
             At::Branch => {}
-            At::Records(all) => reply.answers.extend(all.into_iter().filter(asked).map(|d| record(name, d))),
+            At::Records(all) => reply
+                .answers
+                .extend(all.into_iter().filter(asked).map(|d| record(name, d))),
             At::Addresses(all) => {
                 let data = all.into_iter().map(address).filter(asked);
                 reply.answers.extend(data.map(|d| record(name, d)));

@@ -118,7 +118,11 @@ impl Server {
     /// Replaces the names of the cluster's DNS.
     pub(crate) fn set_cluster_names(&self, names: &ClusterNames) {
         let cluster = Cluster::new(names);
-        *self.shared.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
+        *self
+            .shared
+            .cluster
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = cluster;
     }
 
     /// Whether the cluster's DNS answers at this address.

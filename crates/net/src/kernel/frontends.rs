@@ -127,7 +127,9 @@ impl Inner {
         }
         let far = |f: &Frontend, a: Ipv4Addr| {
             let network = networks.iter().find(|n| n.spec.id == f.network_id);
-            network.is_some_and(|n| n.is_pods() && !n.spec.subnets.iter().any(|s| s.subnet.contains(&IpAddr::V4(a))))
+            network.is_some_and(|n| {
+                n.is_pods() && !n.spec.subnets.iter().any(|s| s.subnet.contains(&IpAddr::V4(a)))
+            })
         };
         let context = Context {
             node: &fabric.node,

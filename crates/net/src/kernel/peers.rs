@@ -90,7 +90,12 @@ impl Inner {
     fn echo_socket(&self) -> io::Result<UdpSocket> {
         let fd = ns::within(&self.host_ns, || {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            Ok(socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp)?)
+            Ok(socket(
+                AddressFamily::Inet,
+                SockType::Raw,
+                flags,
+                SockProtocol::Icmp,
+            )?)
         })?;
         // Not UDP; but sending to and receiving from an address is all the same.
         UdpSocket::from_std(fd.into())
@@ -176,7 +181,9 @@ async fn probe(
 
 /// Sets which nodes are lost. False when the networks are in use no more.
 async fn tell(inner: &Weak<Inner>, lost: BTreeSet<String>) -> bool {
-    let Some(inner) = inner.upgrade() else { return false };
+    let Some(inner) = inner.upgrade() else {
+        return false;
+    };
     {
         let mut known = lock(&inner.peers.lost);
         if *known == lost {

@@ -78,7 +78,7 @@ impl Inner {
 }
 
 /// Whether Tripod made the link: a bridge, an uplink, a tunnel, or the near end of a pod's pair.
-fn is_ours(l: &Link) -> bool {
+pub(super) fn is_ours(l: &Link) -> bool {
     l.alias.starts_with(ALIAS)
         || l.alias.starts_with(TUNNEL_ALIAS)
         || (l.kind == "veth" && (l.name.starts_with("tu-") || l.name.starts_with("tp-")))

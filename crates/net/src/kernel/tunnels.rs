@@ -1,5 +1,6 @@
 //! Tunnels of networks that span nodes, and what leads through them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,12 +14,12 @@ use tripod_model::{Error, Result};
 
 use super::networks::{Kind, Network};
 use super::{Inner, failed, lock};
-use crate::netlink::nft::{Data, ifname};
-use crate::netlink::route::{self, Route};
-use crate::netlink::tunnel::{Vxlan, new_vxlan};
 use crate::netlink::Socket;
+use crate::netlink::nft::{Data, ifname};
+use crate::netlink::route::{self, NO_PREFIX_ROUTE, Route};
+use crate::netlink::tunnel::{Vxlan, new_vxlan};
 use crate::ns;
-use crate::render::host::{JOINED, MANAGED, TUNNELS};
+use crate::render::host::{JOINED, MANAGED, NODES, TUNNELS};
 use crate::render::names::{POD_TUNNEL, ROUTER_MAC, ROUTER_TUNNEL, host_tunnel};
 use crate::render::tunnel::{Paths, difference};
 
@@ -44,13 +45,33 @@ impl Inner {
                 "tunnels between IPv6 addresses ({a})"
             )));
         }
-        {
+        let before = {
             let mut known = lock(&self.fabric);
             if **known == *fabric {
                 return Ok(());
             }
-            *known = Arc::new(fabric.clone());
-        }
+            std::mem::replace(&mut *known, Arc::new(fabric.clone()))
+        };
+        let nodes = |f: &Fabric| -> BTreeSet<Ipv4Addr> {
+            f.peers
+                .iter()
+                .filter_map(|p| match p.address {
+                    IpAddr::V4(a) => Some(a),
+                    IpAddr::V6(_) => None,
+                })
+                .collect()
+        };
+        let (gone, now) = (nodes(&before), nodes(fabric));
+        self.table
+            .change(|model, ops| {
+                for a in gone.difference(&now) {
+                    model.take(ops, NODES, &a.octets());
+                }
+                for a in &now {
+                    model.put(ops, NODES, a.octets().to_vec(), Data::None);
+                }
+            })
+            .map_err(failed("cannot set the addresses of other nodes"))?;
         self.watch_peers(fabric);
         let _building = lock(&self.building);
         let networks: Vec<Arc<Network>> = lock(&self.networks).values().cloned().collect();
@@ -71,9 +92,10 @@ impl Inner {
         let address = lock(&self.fabric).address;
         let found = address.and_then(|a| {
             let all = route::addresses(&self.route).ok()?;
-            let index = all.iter().find(|(_, net)| net.addr() == a)?.0;
             let links = route::links(&self.route).ok()?;
-            links.iter().find(|l| l.index == index).map(|l| l.mtu)
+            let mut theirs = links.iter().filter(|l| !super::survey::is_ours(l));
+            let has = |index| all.iter().any(|(i, net)| *i == index && net.addr() == a);
+            theirs.find(|l| has(l.index)).map(|l| l.mtu)
         });
         found.unwrap_or(USUAL_MTU).saturating_sub(OVERHEAD).max(576)
     }
@@ -102,7 +124,9 @@ impl Inner {
                     .map_err(failed(context()))?,
             );
         }
-        let Some(tunnel) = tunnel.as_mut() else { return Ok(()) };
+        let Some(tunnel) = tunnel.as_mut() else {
+            return Ok(());
+        };
         let now = paths(&fabric, &network.spec.id);
         let returns = pods || network.spec.ingress;
         let socket = self.socket_of(network);
@@ -144,7 +168,7 @@ impl Inner {
             }
             None => self.new_tunnel(network, fabric, &name, &settings)?,
         };
-        self.configure_tunnel(network, &name, index)?;
+        self.configure_tunnel(network, fabric, &name, index)?;
         Ok(Tunnel {
             index,
             settings,
@@ -184,7 +208,7 @@ impl Inner {
     }
 
     /// Addresses and settings of a tunnel's link.
-    fn configure_tunnel(&self, network: &Network, name: &str, index: u32) -> io::Result<()> {
+    fn configure_tunnel(&self, network: &Network, fabric: &Fabric, name: &str, index: u32) -> io::Result<()> {
         let mut msgs = Vec::new();
         if let (Kind::Pods, Some(gateway)) = (&network.kind, network.gateway()) {
             let address = |a: IpAddr| route::add_address(index, IpNet::from(a), 0);
@@ -200,8 +224,20 @@ impl Inner {
                 .set()
             }));
             // An address that no pod has must not leave by the default route.
-            msgs.extend(network.spec.subnets.iter().map(|s| Route::unreachable(s.subnet).set()));
+            msgs.extend(
+                network
+                    .spec
+                    .subnets
+                    .iter()
+                    .map(|s| Route::unreachable(s.subnet).set()),
+            );
         } else {
+            // The kernel distrusts what comes in by a link without an address; and what must be answered to this very
+            // node leaves under its address.
+            let own = fabric
+                .address
+                .filter(|_| matches!(network.kind, Kind::Bridge { .. }));
+            msgs.extend(own.map(|a| route::add_address(index, IpNet::from(a), NO_PREFIX_ROUTE)));
             msgs.push(route::link_up(index));
         }
         self.socket_of(network).apply(msgs)?;
@@ -211,6 +247,7 @@ impl Inner {
         ns::within(&self.host_ns, || {
             // Clients of the mesh keep their addresses, which are reached by other ways than they come.
             ns::sysctl(&format!("ipv4/conf/{name}/rp_filter"), "2")?;
+            ns::sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
             ns::sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")
         })?;
         self.table.change(|model, ops| {
@@ -223,7 +260,11 @@ impl Inner {
                 }
             }
         })?;
-        super::networks::pass_others(self.table.socket(), if network.is_pods() { "tp-*" } else { name }, true);
+        super::networks::pass_others(
+            self.table.socket(),
+            if network.is_pods() { "tp-*" } else { name },
+            true,
+        );
         Ok(())
     }
 

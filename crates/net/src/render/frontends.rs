@@ -13,7 +13,7 @@ use tripod_model::network::{Backend, Frontend, FrontendPorts, PortProtocol, Serv
 
 use super::table::Model;
 use super::{address_port_key, port_key, target};
-use crate::netlink::nft::{Data, Expr, IPV4, INTEGER, Op, PROTO, SERVICE, Set, VERDICT, Verdict, concat};
+use crate::netlink::nft::{Data, Expr, INTEGER, IPV4, Op, PROTO, SERVICE, Set, VERDICT, Verdict, concat};
 
 /// Addresses that answer on every port.
 const VIPS: &str = "vips";
@@ -187,7 +187,12 @@ fn ways(f: &Frontend) -> Vec<Way<'_>> {
     let mut inside: Option<(PortProtocol, u16, String)> = None;
     match (&f.ports, f.vip) {
         (FrontendPorts::All, Some(IpAddr::V4(vip))) => {
-            out.push(way((VIPS, NO_VIPS), vip.octets().to_vec(), format!("v-{vip}"), None));
+            out.push(way(
+                (VIPS, NO_VIPS),
+                vip.octets().to_vec(),
+                format!("v-{vip}"),
+                None,
+            ));
         }
         (FrontendPorts::Some(ports), vip) => {
             for p in ports {
@@ -214,10 +219,14 @@ fn ways(f: &Frontend) -> Vec<Way<'_>> {
         _ => {}
     }
     for p in &f.published {
-        let known = inside.as_ref().filter(|i| (i.0, i.1) == (p.protocol, p.target_port));
+        let known = inside
+            .as_ref()
+            .filter(|i| (i.0, i.1) == (p.protocol, p.target_port));
         out.push(Way {
             local: f.external_local,
-            inside: known.map(|i| i.2.clone()).filter(|_| f.external_local && !f.internal_local),
+            inside: known
+                .map(|i| i.2.clone())
+                .filter(|_| f.external_local && !f.internal_local),
             ..way(
                 (PORTS, NO_PORTS),
                 port_key(p.protocol, p.host_port),
@@ -342,7 +351,6 @@ fn choose(f: &Frontend, goals: &[Goal], port: Option<u16>) -> Vec<Vec<Expr>> {
     let dnat = |at: u32| Expr::Dnat(at, with_port.then_some(at + 1));
     let mut rules = match f.affinity_seconds {
         0 => vec![vec![Expr::Random(0, values), dnat(0)]],
-        _ if !several => vec![vec![Expr::Load(0, first.clone()), dnat(0)]],
         // Without a port there is no room for it in the memory; the client's address decides.
         _ if !with_port => vec![vec![Expr::BySource(0, values), dnat(0)]],
         seconds => {
@@ -355,7 +363,12 @@ fn choose(f: &Frontend, goals: &[Goal], port: Option<u16>) -> Vec<Vec<Expr>> {
                     &keep(),
                 ]
                 .concat(),
-                [&key[..], &[Expr::Random(4, values)], &keep()].concat(),
+                [
+                    &key[..],
+                    &[Expr::Random(4, values), Expr::Forget(AFFINITY, 0, 4)],
+                    &keep(),
+                ]
+                .concat(),
             ]
         }
     };

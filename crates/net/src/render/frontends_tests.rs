@@ -27,7 +27,10 @@ fn change(model: &mut Model, before: &[&Frontend], now: &[&Frontend], kept: &[&F
         node: "here",
         far: &|_, a| a.octets()[0] != 10,
     };
-    let shared = |a| kept.iter().any(|f| eligible(&f.backends, None).contains(&(a, None)));
+    let shared = |a| {
+        kept.iter()
+            .any(|f| eligible(&f.backends, None).contains(&(a, None)))
+    };
     desired(now, &context).replace(desired(before, &context), shared, model)
 }
 
@@ -142,10 +145,13 @@ fn single_ports_and_affinity() {
         ),
         "{rules:?}"
     );
-    assert!(rules[1].contains(&Expr::Random(4, vec![
-        vec![10, 0, 0, 11, 0x1f, 0x90, 0, 0],
-        vec![10, 0, 0, 12, 0x1f, 0x90, 0, 0]
-    ])));
+    assert!(rules[1].contains(&Expr::Random(
+        4,
+        vec![
+            vec![10, 0, 0, 11, 0x1f, 0x90, 0, 0],
+            vec![10, 0, 0, 12, 0x1f, 0x90, 0, 0]
+        ]
+    )));
     assert_eq!(rules.len(), 3);
     assert!(!m.has(VIPS, &[10, 0, 0, 2]));
     assert!(m.has(SERVICES, &[10, 0, 0, 2, 6, 0, 0, 0, 0, 80, 0, 0]));
@@ -197,7 +203,10 @@ fn backends_have_ports_of_their_own() {
 #[test]
 fn local_policies() {
     let drop = vec![Expr::Verdict(Verdict::Drop)];
-    let mut f = service(vec![on("here", backend(11, false)), on("there", backend(12, false))]);
+    let mut f = service(vec![
+        on("here", backend(11, false)),
+        on("there", backend(12, false)),
+    ]);
     f.internal_local = true;
     let mut m = Model::default();
     let ops = change(&mut m, &[], &[&f], &[]);

@@ -26,6 +26,8 @@ pub(crate) const MESH: &str = "mesh";
 
 /// A bridge and its tunnel, both ways.
 pub(crate) const JOINED: &str = "joined";
+/// Addresses of the other nodes.
+pub(crate) const NODES: &str = "nodes";
 /// Tunnels to other nodes.
 pub(crate) const TUNNELS: &str = "tunnels";
 /// Endpoints with published ports, each paired with itself.
@@ -56,6 +58,7 @@ pub(crate) fn skeleton() -> Vec<Op> {
         Set::of(MASQUERADED, &[IFNAME]),
         Set::of(MESH, &[IFNAME]),
         Set::of(TUNNELS, &[IFNAME]),
+        Set::of(NODES, &[IPV4]),
     ]);
     steps(sets, chains())
 }
@@ -102,13 +105,22 @@ fn chains() -> Vec<Chain> {
             returns(vec![Expr::IifName(4), Expr::InSet(TUNNELS, 4, true)]),
         ),
         (
+            "unmark",
+            Some((ChainType::Filter, Hook::Postrouting, -150)),
+            vec![unmark(vec![Expr::OifName(4), Expr::InSet(TUNNELS, 4, true)])],
+        ),
+        (
             "prerouting",
             Some((ChainType::Nat, Hook::Prerouting, -100)),
             entry.clone(),
         ),
         ("output", Some((ChainType::Nat, Hook::Output, -100)), entry),
         ("forward", Some((ChainType::Filter, Hook::Forward, -1)), forward()),
-        ("input", Some((ChainType::Filter, Hook::Input, -1)), policies::to_host()),
+        (
+            "input",
+            Some((ChainType::Filter, Hook::Input, -1)),
+            policies::to_host(),
+        ),
         (
             "postrouting",
             Some((ChainType::Nat, Hook::Postrouting, 100)),
@@ -176,6 +188,11 @@ pub(crate) fn returns(from_tunnel: Vec<Expr>) -> Vec<Vec<Expr>> {
             Expr::SetMark(0),
         ],
     ]
+}
+
+/// The tunnel's outer packet inherits the mark, and would be led into the tunnel again.
+pub(crate) fn unmark(to_tunnel: Vec<Expr>) -> Vec<Expr> {
+    [to_tunnel, vec![Expr::Load(0, vec![0; 4]), Expr::SetMark(0)]].concat()
 }
 
 fn with(mut head: Vec<Expr>, v: Verdict) -> Vec<Expr> {
@@ -269,15 +286,19 @@ fn postrouting() -> Vec<Vec<Expr>> {
             vec![Expr::Masquerade],
         ]
         .concat(),
+        // Another node, led on to a pod that may be its own: it would not take a packet from itself.
+        vec![
+            Expr::OifName(0),
+            Expr::InSet(TUNNELS, 0, true),
+            Expr::Saddr(4),
+            Expr::InSet(NODES, 4, true),
+            Expr::Masquerade,
+        ],
         // Out of the pods' network.
         [
             Expr::iif_is(POD_PORTS).to_vec(),
             Expr::oif_is_not(POD_PORTS).to_vec(),
-            vec![
-                Expr::OifName(4),
-                Expr::InSet(MANAGED, 4, false),
-                Expr::Masquerade,
-            ],
+            vec![Expr::OifName(4), Expr::InSet(MANAGED, 4, false), Expr::Masquerade],
         ]
         .concat(),
         vec![

@@ -90,13 +90,17 @@ impl Told {
             let number = self.number(name);
             for a in members {
                 if let IpAddr::V4(a) = a {
-                    elements.insert((MEMBERS, concat(&[&number.to_be_bytes(), &a.octets()])), Data::None);
+                    elements.insert(
+                        (MEMBERS, concat(&[&number.to_be_bytes(), &a.octets()])),
+                        Data::None,
+                    );
                 }
             }
         }
         for (address, policy) in &policies.pods {
             let IpAddr::V4(address) = address else { continue };
-            for (set, source, allowed) in [(INGRESS, true, &policy.ingress), (EGRESS, false, &policy.egress)] {
+            for (set, source, allowed) in [(INGRESS, true, &policy.ingress), (EGRESS, false, &policy.egress)]
+            {
                 if let Some(allowed) = allowed {
                     let chain = format!("{set}-{address}");
                     chains.insert(chain.clone(), self.judge(*address, source, allowed));
@@ -117,7 +121,12 @@ impl Told {
         for ((set, key), data) in &elements {
             model.put(&mut ops, set, key.clone(), data.clone());
         }
-        let gone: Vec<String> = self.chains.keys().filter(|c| !chains.contains_key(*c)).cloned().collect();
+        let gone: Vec<String> = self
+            .chains
+            .keys()
+            .filter(|c| !chains.contains_key(*c))
+            .cloned()
+            .collect();
         model.drop_chains(&mut ops, &gone);
         (self.chains, self.elements) = (chains, elements);
         ops
@@ -142,7 +151,11 @@ impl Told {
         for a in allowed {
             let sides = match &a.others {
                 None => vec![Vec::new()],
-                Some(others) => others.iter().filter_map(|o| self.side(source, o)).flatten().collect(),
+                Some(others) => others
+                    .iter()
+                    .filter_map(|o| self.side(source, o))
+                    .flatten()
+                    .collect(),
             };
             let ports = match &a.ports {
                 None => vec![Vec::new()],
@@ -216,7 +229,11 @@ mod tests {
 
     fn policies(members: &[&str], allow: Vec<Allow>) -> Policies {
         Policies {
-            sets: [("s".to_owned(), members.iter().map(|m| m.parse().unwrap()).collect())].into(),
+            sets: [(
+                "s".to_owned(),
+                members.iter().map(|m| m.parse().unwrap()).collect(),
+            )]
+            .into(),
             pods: [(
                 "10.0.0.1".parse().unwrap(),
                 PodPolicy {
@@ -238,11 +255,18 @@ mod tests {
         };
         let (mut told, mut m) = (Told::default(), Model::default());
         let ops = told.change(&policies(&["10.0.0.2"], allow()), &mut m);
-        assert_eq!(ops.iter().filter(|o| matches!(o, Op::Rule(..))).count(), 3, "{ops:?}");
+        assert_eq!(
+            ops.iter().filter(|o| matches!(o, Op::Rule(..))).count(),
+            3,
+            "{ops:?}"
+        );
         assert!(m.has(INGRESS, &[10, 0, 0, 1]) && !m.has(EGRESS, &[10, 0, 0, 1]));
         assert!(m.has(MEMBERS, &[0, 0, 0, 1, 10, 0, 0, 2]));
         let ops = told.change(&policies(&["10.0.0.2", "10.0.0.3"], allow()), &mut m);
-        assert!(matches!(&ops[..], [Op::Add(MEMBERS, e)] if e.len() == 1), "{ops:?}");
+        assert!(
+            matches!(&ops[..], [Op::Add(MEMBERS, e)] if e.len() == 1),
+            "{ops:?}"
+        );
         told.change(&Policies::default(), &mut m);
         assert!(m.whole().is_empty(), "{:?}", m.whole());
     }
@@ -259,7 +283,10 @@ mod tests {
             to,
         };
         let allow = Allow {
-            others: Some(vec![block("0.0.0.0/0", &[]), block("192.0.2.0/24", &["192.0.2.128/25"])]),
+            others: Some(vec![
+                block("0.0.0.0/0", &[]),
+                block("192.0.2.0/24", &["192.0.2.128/25"]),
+            ]),
             ports: Some(vec![range(53, 53), range(6000, 6100), range(0, u16::MAX)]),
         };
         let rules = Told::default().judge([10, 0, 0, 1].into(), true, &[allow]);
@@ -278,6 +305,9 @@ mod tests {
             [net("10.0.0.0/32"), net("10.0.0.2/31")]
         );
         assert_eq!(without(net("10.0.0.0/24"), net("10.0.0.0/8")), []);
-        assert_eq!(without(net("10.0.0.0/24"), net("10.0.1.0/24")), [net("10.0.0.0/24")]);
+        assert_eq!(
+            without(net("10.0.0.0/24"), net("10.0.1.0/24")),
+            [net("10.0.0.0/24")]
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::frontends;
-use super::host::{Chain, IS_DNAT, ONGOING, PUBLISHED, published, returns, steps};
+use super::host::{Chain, IS_DNAT, ONGOING, PUBLISHED, published, returns, steps, unmark};
 use super::names::{ROUTER_TUNNEL, UPLINK};
 use crate::netlink::nft::{ChainType, Expr, Hook, IPV4, Op, PROTO, SERVICE, Set, Verdict};
 
@@ -35,6 +35,11 @@ pub(crate) fn skeleton(gateway: Ipv4Addr, ingress: bool) -> Vec<Op> {
             "returns",
             Some((ChainType::Filter, Hook::Prerouting, -150)),
             returns(Expr::iif_is(ROUTER_TUNNEL).to_vec()),
+        ));
+        chains.push((
+            "unmark",
+            Some((ChainType::Filter, Hook::Postrouting, -150)),
+            vec![unmark(Expr::oif_is(ROUTER_TUNNEL).to_vec())],
         ));
     }
     steps(sets, chains)

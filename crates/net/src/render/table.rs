@@ -86,7 +86,9 @@ impl Model {
     /// Removes chains, of which one may lead to another.
     pub(crate) fn drop_chains(&mut self, ops: &mut Vec<Op>, names: &[String]) {
         if names.len() > 1 {
-            let full = names.iter().filter(|n| self.chains.get(*n).is_some_and(|r| !r.is_empty()));
+            let full = names
+                .iter()
+                .filter(|n| self.chains.get(*n).is_some_and(|r| !r.is_empty()));
             ops.extend(full.map(|n| Op::Flush(n.clone())));
         }
         for n in names {

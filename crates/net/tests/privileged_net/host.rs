@@ -88,7 +88,7 @@ where
     }
 }
 
-fn keep(dir: &Path, name: &str) -> PathBuf {
+pub(crate) fn keep(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     File::create(&path).unwrap();
     mount(

@@ -2,10 +2,13 @@
 //! outside; without root the tests say that they are skipped.
 
 mod bridges;
+mod cluster;
 mod dns;
 mod foreign;
 mod host;
 mod kinds;
+mod mesh;
 mod overlays;
+mod pods;
 mod speed;
 mod throughput;

@@ -110,8 +110,11 @@ pub(crate) enum Expr {
     BySource(u32, Vec<Vec<u8>>),
     /// Continues only when the registers hold one of these values.
     OneOf(u32, Vec<Vec<u8>>),
-    /// Puts or renews an element of a map with a time limit: key, value, milliseconds.
+    /// Puts an element into a map with a time limit: key, value, milliseconds. One that is there keeps its value and
+    /// starts anew.
     Remember(&'static str, u32, u32, u64),
+    /// Takes an element out of a map, if it is there: key, and the register of values (which is not read).
+    Forget(&'static str, u32, u32),
     /// Loads bytes.
     Load(u32, Vec<u8>),
     /// Translates the destination to the address, and the port where one is given, in these registers.
@@ -161,7 +164,11 @@ impl Expr {
 
     /// The source (else destination) address is in the block, which is compared in this register.
     pub(crate) fn in_block(source: bool, reg: u32, net: ipnet::Ipv4Net) -> Vec<Self> {
-        let load = if source { Self::Saddr(reg) } else { Self::Daddr(reg) };
+        let load = if source {
+            Self::Saddr(reg)
+        } else {
+            Self::Daddr(reg)
+        };
         match net.prefix_len() {
             0 => Vec::new(),
             32 => vec![load, Self::Eq(reg, net.addr().octets().to_vec())],
@@ -247,6 +254,9 @@ impl Expr {
                     .be32(4, REG0 + key)
                     .be32(5, REG0 + data)
                     .attr(6, &ms.to_be_bytes());
+            }),
+            Self::Forget(map, key, data) => one(m, "dynset", |m| {
+                m.str(1, map).be32(3, 2).be32(4, REG0 + key).be32(5, REG0 + data);
             }),
             Self::Load(r, v) => load(m, *r, v),
             Self::Dnat(addr, port) => nat(m, 1, *addr, *port),
