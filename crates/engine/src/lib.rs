@@ -5,6 +5,7 @@
 //! transactions with preconditions; all decisions come from `plan`; one controller loop per manager keeps the view of
 //! the plans up to date and, on the leader, submits what they decide.
 
+pub mod aws;
 mod ca;
 mod controller;
 mod db;

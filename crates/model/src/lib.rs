@@ -3,9 +3,11 @@
 //! Nothing here performs I/O, reads a clock or draws randomness: identifiers are made from bytes that the
 //! caller supplies, times are passed in.
 
+pub mod aws;
 pub mod container;
 pub mod data;
 pub mod door;
+pub mod ecs;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -175,6 +175,9 @@ pub struct PodExtension {
     /// The Swarm task that this pod is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swarm: Option<SwarmTask>,
+    /// The ECS task that this pod is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<crate::ecs::EcsTask>,
     /// Networks to attach to, with addresses settled by the leader.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<PodNetwork>,
@@ -286,6 +289,9 @@ pub struct PodState {
     /// Not before this time (restart delay).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
+    /// Where an ECS task is in its life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<crate::ecs::EcsTaskState>,
 }
 
 fn is_default<T: Default + PartialEq>(v: &T) -> bool {
@@ -323,6 +329,11 @@ impl Pod {
         serde_json::to_value(&self.spec)
             .and_then(serde_json::from_value)
             .map_err(|e| crate::Error::invalid(format_args!("the pod's spec cannot be read: {e}")))
+    }
+
+    /// The ECS task, when it is one.
+    pub fn ecs(&self) -> Option<&crate::ecs::EcsTask> {
+        self.extension.ecs.as_ref()
     }
 
     /// Whether its process is still to run or runs: neither ended nor to be ended.

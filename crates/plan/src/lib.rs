@@ -10,6 +10,7 @@ pub mod allocate;
 pub mod constraint;
 mod draft;
 mod enforce;
+pub mod iam;
 pub mod kube;
 mod orchestrate;
 mod planner;

@@ -93,7 +93,9 @@ pub(crate) enum Command {
     /// Tell the version of this program and the newest one.
     UpdateCheck,
     /// Print the configuration with which kubectl reaches the cluster of a daemon on this machine.
-    Kubeconfig(KubeconfigArgs),
+    Kubeconfig(DataRootArgs),
+    /// Print the settings that point aws, boto3 and Terraform at a cluster.
+    AwsEnv(DataRootArgs),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -130,6 +132,9 @@ pub(crate) struct DaemonArgs {
     /// Where the Kubernetes API is served (https) while this node is a manager.
     #[arg(long, default_value = "0.0.0.0:6443", value_name = "IP:PORT")]
     pub kube_listen: String,
+    /// Where the AWS APIs are served on managers: `IP:PORT`, or `:PORT` on the advertised address [default: :4566].
+    #[arg(long, value_name = "ADDRESS")]
+    pub aws_listen: Option<String>,
     /// OCI runtime: the built-in one, or the name or path of another (`runc`, `crun`).
     #[arg(long, default_value = "tripod", value_name = "NAME")]
     pub oci_runtime: String,
@@ -171,9 +176,9 @@ pub(crate) struct DaemonArgs {
     pub log_level: String,
 }
 
-/// Options of `kubeconfig`.
+/// A manager by its data.
 #[derive(Debug, Args)]
-pub(crate) struct KubeconfigArgs {
+pub(crate) struct DataRootArgs {
     /// Directory of the daemon's data.
     #[arg(long, default_value = "/var/lib/tripod", value_name = "DIR")]
     pub data_root: PathBuf,

@@ -22,6 +22,21 @@ fn main() -> ExitCode {
     }
     match run(Cli::parse().command) {
         Ok(code) => code,
+    let result = match Cli::parse().command {
+        Command::Daemon(args) => daemon::run(*args),
+        Command::Start(args) => local::start(&args),
+        Command::Stop(args) => local::stop(&args),
+        Command::Delete(args) => local::delete(&args),
+        Command::Status(args) => return local::status(&args),
+        Command::Env(args) => local::env(&args),
+        Command::AwsEnv(args) => daemon::aws::print(&args.data_root),
+        Command::Version => {
+            println!("tripod version {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("tripod: {e}");
             ExitCode::FAILURE

@@ -1,5 +1,6 @@
 //! `tripod daemon`: one node in the foreground. Opens the parts, wires them, serves, and ends in an orderly way.
 
+pub(crate) mod aws;
 mod door;
 mod doors;
 mod membership;
@@ -70,6 +71,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     let stop = CancellationToken::new();
     let sessions = membership::spawn(&node.agent, &node.engine, stop.clone());
     let kube = doors::serve_kube(&args, &root, &node, stop.clone());
+    let aws = aws::spawn(&node.engine, args.aws_listen.clone(), &root, stop.clone());
     let served = doors::serve(listeners, &args, &root, &node, stop.clone());
     tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
     notify::ready();
@@ -82,6 +84,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     sessions.await.map_err(Error::internal)?;
     served.await.map_err(Error::internal)?;
     kube.await.map_err(Error::internal)?;
+    aws.await.map_err(Error::internal)?;
     if args.stop_containers {
         node.agent.stop_all().await;
     }

@@ -1,0 +1,383 @@
+//! The default VPC and its parts: made of the cluster's pod network and the region's name.
+
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::{Value, json};
+use tripod_model::data::Network;
+
+use super::filter::{filtered, named, paged};
+use super::{fixed_id, tags};
+use crate::call::Call;
+use crate::fault::{Fault, Reply};
+use crate::value::Get as _;
+
+/// Identifier of the cluster network of all pods.
+const PODS: &str = "pods";
+/// The pods' addresses where no such network is there yet.
+const POD_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
+/// Zones of a region, and subnets of a VPC.
+pub(crate) const SUBNETS: [&str; 3] = ["a", "b", "c"];
+
+/// The default VPC of a region.
+pub(crate) fn vpc_id(region: &str) -> String {
+    fixed_id("vpc", region, "vpc")
+}
+
+/// The subnets of a region, by zone.
+pub(crate) fn subnet_ids(region: &str) -> [String; 3] {
+    SUBNETS.map(|zone| fixed_id("subnet", region, zone))
+}
+
+/// The zone of a subnet of a region.
+pub(crate) fn zone_of_subnet(region: &str, subnet: &str) -> Option<String> {
+    let at = subnet_ids(region).iter().position(|s| s == subnet)?;
+    Some(format!("{region}{}", SUBNETS[at]))
+}
+
+fn range(call: &Call) -> Result<Ipv4Net, Fault> {
+    let network = call.state().get::<Network>("", PODS)?;
+    let subnet = network.and_then(|n| n.spec.subnets.first().map(|s| s.subnet));
+    Ok(match subnet {
+        Some(IpNet::V4(net)) => net,
+        _ => POD_RANGE,
+    })
+}
+
+pub(super) async fn vpcs(call: Call, input: Value) -> Reply {
+    let (id, range) = (vpc_id(&call.region), range(&call)?);
+    let tagged = tags::of(&call, &id)?;
+    let vpc = json!({
+        "VpcId": id, "CidrBlock": range.to_string(), "IsDefault": true, "State": "available",
+        "DhcpOptionsId": fixed_id("dopt", &call.region, "dopt"), "InstanceTenancy": "default",
+        "OwnerId": call.account(), "Tags": tagged,
+        "CidrBlockAssociationSet": [{
+            "AssociationId": fixed_id("vpc-cidr-assoc", &call.region, "cidr"), "CidrBlock": range.to_string(),
+            "CidrBlockState": { "State": "associated" },
+        }],
+        "BlockPublicAccessStates": { "InternetGatewayBlockMode": "off" },
+    });
+    let items = named(
+        vec![vpc],
+        &input.texts("VpcIds"),
+        "VpcId",
+        "InvalidVpcID.NotFound",
+        "vpc ID",
+    )?;
+    let known = [
+        ("vpc-id", "VpcId"),
+        ("cidr", "CidrBlock"),
+        ("isDefault", "IsDefault"),
+        ("is-default", "IsDefault"),
+        ("state", "State"),
+        ("owner-id", "OwnerId"),
+        ("dhcp-options-id", "DhcpOptionsId"),
+        ("cidr-block-association.cidr-block", "CidrBlock"),
+    ];
+    paged(&input, "Vpcs", filtered(items, &input, &known)?)
+}
+
+pub(super) async fn vpc_attribute(call: Call, input: Value) -> Reply {
+    let id = input.text("VpcId");
+    if id != vpc_id(&call.region) {
+        return Err(Fault::new(
+            "InvalidVpcID.NotFound",
+            format!("The vpc ID '{id}' does not exist"),
+        ));
+    }
+    let mut out = json!({ "VpcId": id });
+    let (member, value) = match input.text("Attribute") {
+        "enableDnsSupport" => ("EnableDnsSupport", true),
+        "enableDnsHostnames" => ("EnableDnsHostnames", true),
+        _ => ("EnableNetworkAddressUsageMetrics", false),
+    };
+    out[member] = json!({ "Value": value });
+    Ok(out)
+}
+
+pub(super) async fn subnets(call: Call, input: Value) -> Reply {
+    let range = range(&call)?;
+    let parts: Vec<Ipv4Net> = range
+        .subnets((range.prefix_len() + 2).min(32))
+        .into_iter()
+        .flatten()
+        .take(SUBNETS.len())
+        .collect();
+    let mut items = Vec::new();
+    for ((id, zone), part) in subnet_ids(&call.region).into_iter().zip(SUBNETS).zip(parts) {
+        let hosts = 1_u64 << (32 - u32::from(part.prefix_len()));
+        items.push(json!({
+            "SubnetId": id, "VpcId": vpc_id(&call.region), "CidrBlock": part.to_string(),
+            "AvailabilityZone": format!("{}{zone}", call.region), "AvailabilityZoneId": zone_id(&call.region, zone),
+            "State": "available", "DefaultForAz": true, "MapPublicIpOnLaunch": true,
+            "AssignIpv6AddressOnCreation": false, "AvailableIpAddressCount": hosts.saturating_sub(5),
+            "OwnerId": call.account(), "SubnetArn": call.arn("ec2", &format!("subnet/{id}")),
+            "Ipv6CidrBlockAssociationSet": [], "Ipv6Native": false, "EnableDns64": false,
+            "MapCustomerOwnedIpOnLaunch": false,
+            "PrivateDnsNameOptionsOnLaunch": {
+                "HostnameType": "ip-name", "EnableResourceNameDnsARecord": false,
+                "EnableResourceNameDnsAAAARecord": false,
+            },
+            "Tags": tags::of(&call, &id)?,
+        }));
+    }
+    let items = named(
+        items,
+        &input.texts("SubnetIds"),
+        "SubnetId",
+        "InvalidSubnetID.NotFound",
+        "subnet ID",
+    )?;
+    let known = [
+        ("subnet-id", "SubnetId"),
+        ("vpc-id", "VpcId"),
+        ("availability-zone", "AvailabilityZone"),
+        ("availabilityZone", "AvailabilityZone"),
+        ("availability-zone-id", "AvailabilityZoneId"),
+        ("cidr-block", "CidrBlock"),
+        ("cidr", "CidrBlock"),
+        ("cidrBlock", "CidrBlock"),
+        ("state", "State"),
+        ("default-for-az", "DefaultForAz"),
+        ("defaultForAz", "DefaultForAz"),
+        ("owner-id", "OwnerId"),
+        ("map-public-ip-on-launch", "MapPublicIpOnLaunch"),
+        ("subnet-arn", "SubnetArn"),
+    ];
+    paged(&input, "Subnets", filtered(items, &input, &known)?)
+}
+
+fn zone_id(region: &str, zone: &str) -> String {
+    // `us-east-1` is `use1`: the beginnings of its parts.
+    let mut parts = region.split('-');
+    let area = parts.next().unwrap_or_default();
+    let rest: String = parts.filter_map(|p| p.chars().next()).collect();
+    let number = SUBNETS.iter().position(|z| *z == zone).map_or(0, |i| i + 1);
+    format!("{area}{rest}-az{number}")
+}
+
+pub(super) async fn zones(call: Call, input: Value) -> Reply {
+    let items = SUBNETS.map(|zone| {
+        json!({
+            "ZoneName": format!("{}{zone}", call.region), "ZoneId": zone_id(&call.region, zone), "State": "available",
+            "RegionName": call.region, "OptInStatus": "opt-in-not-required", "ZoneType": "availability-zone",
+            "GroupName": call.region, "NetworkBorderGroup": call.region, "Messages": [],
+        })
+    });
+    let wanted = input.texts("ZoneNames");
+    let items = named(
+        items.to_vec(),
+        &wanted,
+        "ZoneName",
+        "InvalidParameterValue",
+        "zone",
+    )?;
+    let wanted = input.texts("ZoneIds");
+    let items = named(items, &wanted, "ZoneId", "InvalidParameterValue", "zone")?;
+    let known = [
+        ("zone-name", "ZoneName"),
+        ("zone-id", "ZoneId"),
+        ("state", "State"),
+        ("region-name", "RegionName"),
+        ("zone-type", "ZoneType"),
+        ("opt-in-status", "OptInStatus"),
+        ("group-name", "GroupName"),
+    ];
+    Ok(json!({ "AvailabilityZones": filtered(items, &input, &known)? }))
+}
+
+pub(super) async fn regions(call: Call, input: Value) -> Reply {
+    let names = [
+        "us-east-1",
+        "us-east-2",
+        "us-west-1",
+        "us-west-2",
+        "eu-west-1",
+        "eu-central-1",
+        "ap-northeast-1",
+    ];
+    let mut names = names.map(str::to_owned).to_vec();
+    if !names.contains(&call.region) {
+        names.push(call.region.clone());
+    }
+    let items = names.iter().map(|name| {
+        json!({
+            "RegionName": name, "Endpoint": format!("ec2.{name}.amazonaws.com"),
+            "OptInStatus": "opt-in-not-required",
+        })
+    });
+    let wanted = input.texts("RegionNames");
+    let items = named(
+        items.collect(),
+        &wanted,
+        "RegionName",
+        "InvalidParameterValue",
+        "region",
+    )?;
+    let known = [
+        ("region-name", "RegionName"),
+        ("endpoint", "Endpoint"),
+        ("opt-in-status", "OptInStatus"),
+    ];
+    Ok(json!({ "Regions": filtered(items, &input, &known)? }))
+}
+
+pub(super) async fn account_attributes(call: Call, input: Value) -> Reply {
+    let vpc = vpc_id(&call.region);
+    let all = [
+        ("supported-platforms", "VPC"),
+        ("default-vpc", vpc.as_str()),
+        ("max-instances", "20"),
+        ("vpc-max-security-groups-per-interface", "5"),
+        ("max-elastic-ips", "5"),
+        ("vpc-max-elastic-ips", "5"),
+    ];
+    let wanted = input.texts("AttributeNames");
+    let items = all
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name));
+    let items = items.map(
+        |(name, value)| json!({ "AttributeName": name, "AttributeValues": [{ "AttributeValue": value }] }),
+    );
+    Ok(json!({ "AccountAttributes": items.collect::<Value>() }))
+}
+
+pub(super) async fn route_tables(call: Call, input: Value) -> Reply {
+    let id = fixed_id("rtb", &call.region, "rtb");
+    let gateway = fixed_id("igw", &call.region, "igw");
+    let table = json!({
+        "RouteTableId": id, "VpcId": vpc_id(&call.region), "OwnerId": call.account(), "PropagatingVgws": [],
+        "Associations": [{
+            "Main": true, "RouteTableId": id, "RouteTableAssociationId": fixed_id("rtbassoc", &call.region, "main"),
+            "AssociationState": { "State": "associated" },
+        }],
+        "Routes": [
+            { "DestinationCidrBlock": range(&call)?.to_string(), "GatewayId": "local", "Origin": "CreateRouteTable",
+              "State": "active" },
+            { "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway, "Origin": "CreateRoute", "State": "active" },
+        ],
+        "Tags": tags::of(&call, &id)?,
+    });
+    let wanted = input.texts("RouteTableIds");
+    let items = named(
+        vec![table],
+        &wanted,
+        "RouteTableId",
+        "InvalidRouteTableID.NotFound",
+        "routeTable ID",
+    )?;
+    let known = [
+        ("vpc-id", "VpcId"),
+        ("route-table-id", "RouteTableId"),
+        ("association.main", "Associations.Main"),
+        ("association.subnet-id", "Associations.SubnetId"),
+        ("owner-id", "OwnerId"),
+        (
+            "association.route-table-association-id",
+            "Associations.RouteTableAssociationId",
+        ),
+        ("association.route-table-id", "Associations.RouteTableId"),
+        ("route.gateway-id", "Routes.GatewayId"),
+        ("route.destination-cidr-block", "Routes.DestinationCidrBlock"),
+        ("route.state", "Routes.State"),
+    ];
+    paged(&input, "RouteTables", filtered(items, &input, &known)?)
+}
+
+pub(super) async fn gateways(call: Call, input: Value) -> Reply {
+    let id = fixed_id("igw", &call.region, "igw");
+    let gateway = json!({
+        "InternetGatewayId": id, "OwnerId": call.account(), "Tags": tags::of(&call, &id)?,
+        "Attachments": [{ "VpcId": vpc_id(&call.region), "State": "available" }],
+    });
+    let wanted = input.texts("InternetGatewayIds");
+    let code = "InvalidInternetGatewayID.NotFound";
+    let items = named(
+        vec![gateway],
+        &wanted,
+        "InternetGatewayId",
+        code,
+        "internetGateway ID",
+    )?;
+    let known = [
+        ("attachment.vpc-id", "Attachments.VpcId"),
+        ("attachment.state", "Attachments.State"),
+        ("internet-gateway-id", "InternetGatewayId"),
+        ("owner-id", "OwnerId"),
+    ];
+    paged(&input, "InternetGateways", filtered(items, &input, &known)?)
+}
+
+pub(super) async fn acls(call: Call, input: Value) -> Reply {
+    let id = fixed_id("acl", &call.region, "acl");
+    let entry = |egress: bool, number: i64, action: &str| {
+        json!({ "CidrBlock": "0.0.0.0/0", "Egress": egress, "Protocol": "-1", "RuleAction": action,
+                "RuleNumber": number })
+    };
+    let subnets = subnet_ids(&call.region).map(|subnet| {
+        let association = fixed_id("aclassoc", &call.region, &subnet);
+        json!({ "NetworkAclAssociationId": association, "NetworkAclId": id, "SubnetId": subnet })
+    });
+    let acl = json!({
+        "NetworkAclId": id, "VpcId": vpc_id(&call.region), "IsDefault": true, "OwnerId": call.account(),
+        "Associations": subnets, "Tags": tags::of(&call, &id)?,
+        "Entries": [entry(true, 100, "allow"), entry(true, 32767, "deny"), entry(false, 100, "allow"),
+                    entry(false, 32767, "deny")],
+    });
+    let wanted = input.texts("NetworkAclIds");
+    let items = named(
+        vec![acl],
+        &wanted,
+        "NetworkAclId",
+        "InvalidNetworkAclID.NotFound",
+        "networkAcl ID",
+    )?;
+    let known = [
+        ("vpc-id", "VpcId"),
+        ("default", "IsDefault"),
+        ("network-acl-id", "NetworkAclId"),
+        ("owner-id", "OwnerId"),
+        ("association.subnet-id", "Associations.SubnetId"),
+    ];
+    paged(&input, "NetworkAcls", filtered(items, &input, &known)?)
+}
+
+pub(super) async fn dhcp_options(call: Call, input: Value) -> Reply {
+    let id = fixed_id("dopt", &call.region, "dopt");
+    let value = |key: &str, value: &str| json!({ "Key": key, "Values": [{ "Value": value }] });
+    let options = json!({
+        "DhcpOptionsId": id, "OwnerId": call.account(), "Tags": tags::of(&call, &id)?,
+        "DhcpConfigurations": [value("domain-name", &domain(&call.region)),
+                               value("domain-name-servers", "AmazonProvidedDNS")],
+    });
+    let wanted = input.texts("DhcpOptionsIds");
+    let code = "InvalidDhcpOptionID.NotFound";
+    let items = named(vec![options], &wanted, "DhcpOptionsId", code, "dhcpOption ID")?;
+    let known = [("dhcp-options-id", "DhcpOptionsId"), ("owner-id", "OwnerId")];
+    paged(&input, "DhcpOptions", filtered(items, &input, &known)?)
+}
+
+/// The domain of private names of a region.
+pub(super) fn domain(region: &str) -> String {
+    match region {
+        "us-east-1" => "ec2.internal".into(),
+        region => format!("{region}.compute.internal"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_stable() {
+        assert_eq!(vpc_id("us-east-1"), vpc_id("us-east-1"));
+        assert_eq!(vpc_id("us-east-1").len(), "vpc-".len() + 17);
+        let [a, b, _] = subnet_ids("us-east-1");
+        assert_ne!(a, b);
+        assert_eq!(zone_of_subnet("us-east-1", &b).as_deref(), Some("us-east-1b"));
+        assert_eq!(zone_of_subnet("us-east-2", &b), None);
+        assert_eq!(zone_id("us-east-1", "c"), "use1-az3");
+        assert_eq!(domain("eu-west-1"), "eu-west-1.compute.internal");
+    }
+}
