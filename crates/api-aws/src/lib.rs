@@ -5,6 +5,8 @@
 //! shapes of its service ([`check`]), given to the handler in [`table`], and its answer written in the protocol's form
 //! ([`xml`]). Handlers are in a module for each service.
 
+#![allow(dead_code, unused_imports, reason = "the operations of ECS that use it follow")]
+
 mod call;
 mod check;
 mod door;
