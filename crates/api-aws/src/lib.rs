@@ -5,7 +5,11 @@
 //! shapes of its service ([`check`]), given to the handler in [`table`], and its answer written in the protocol's form
 //! ([`xml`]). Handlers are in a module for each service.
 
-#![allow(dead_code, unused_imports, reason = "the operations of ECS that use it follow")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the operations of ECS that use it follow"
+)]
 
 mod call;
 mod check;
