@@ -22,21 +22,6 @@ fn main() -> ExitCode {
     }
     match run(Cli::parse().command) {
         Ok(code) => code,
-    let result = match Cli::parse().command {
-        Command::Daemon(args) => daemon::run(*args),
-        Command::Start(args) => local::start(&args),
-        Command::Stop(args) => local::stop(&args),
-        Command::Delete(args) => local::delete(&args),
-        Command::Status(args) => return local::status(&args),
-        Command::Env(args) => local::env(&args),
-        Command::AwsEnv(args) => daemon::aws::print(&args.data_root),
-        Command::Version => {
-            println!("tripod version {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("tripod: {e}");
             ExitCode::FAILURE
@@ -97,6 +82,7 @@ fn run(command: Command) -> tripod_model::Result<ExitCode> {
             print!("{}", tripod_api_kube::kubeconfig(&args.data_root)?);
             Ok(())
         }
+        Command::AwsEnv(args) => daemon::aws::print(&args.data_root),
         Command::Version => {
             println!("tripod version {}", env!("CARGO_PKG_VERSION"));
             Ok(())
