@@ -4,18 +4,30 @@
 //! [`reconcile_kube`] decides about such keys. Each decision looks at the view alone: executed and taken over, a second
 //! plan has no writes until something changes or a wake comes.
 
-#[allow(dead_code, reason = "the controllers that use it follow")]
-mod admit;
+pub mod admit;
+mod bootstrap;
+pub mod conditions;
+mod deployment;
+pub mod disruption;
+mod endpoints;
 mod events;
+pub mod garbage;
 pub mod kinds;
+mod mirror;
+mod nodes;
 pub mod object;
+pub mod place;
 pub mod pod;
 pub mod pods;
 pub mod quantity;
+mod quota;
+mod replica;
 mod route;
 pub mod selector;
+mod spaces;
+pub mod storage;
+mod template;
 mod view;
-#[allow(dead_code, reason = "the controllers that use it follow")]
 mod work;
 
 use tripod_model::Time;
@@ -66,8 +78,27 @@ fn finish(mut work: Work<'_>, notes: Vec<Note>) -> KubePlan {
     KubePlan { events, ..work.plan }
 }
 
-fn decide(w: &mut Work<'_>, WorkKey(controller, _key): &WorkKey) {
-    if *controller == Controller::Events {
-        events::expire(w);
+fn decide(w: &mut Work<'_>, WorkKey(controller, key): &WorkKey) {
+    let (namespace, name) = (&*key.namespace, &*key.name);
+    match controller {
+        Controller::Bootstrap => bootstrap::decide(w),
+        Controller::Node => nodes::decide(w, name),
+        Controller::Namespace => spaces::decide(w, name),
+        Controller::Account => spaces::furnish(w, name),
+        Controller::Garbage => garbage::decide(w, key),
+        Controller::Quota => quota::decide(w, namespace, name),
+        Controller::Claim => storage::decide_claim(w, namespace, name),
+        Controller::Volume => storage::decide_volume(w, name),
+        Controller::Deployment => deployment::decide(w, namespace, name),
+        Controller::ReplicaSet | Controller::ReplicationController => {
+            replica::decide(w, *controller, namespace, name);
+        }
+        Controller::Pod => pods::decide(w, namespace, name),
+        Controller::Disruption => disruption::decide(w, namespace, name),
+        Controller::Endpoints => endpoints::decide(w, namespace, name),
+        Controller::Mirror => mirror::decide(w, namespace, name),
+        Controller::Schedule => place::decide(w),
+        Controller::Events => events::expire(w),
+        _ => {}
     }
 }

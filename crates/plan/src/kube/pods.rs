@@ -1,10 +1,14 @@
 //! How a pod goes: asked with a grace period, ended by its node, removed; given up when its node is.
 
 use tripod_model::Time;
+use tripod_model::k8s_openapi::api::core::v1::{Taint, Toleration};
+use tripod_model::node::Node;
 use tripod_model::pod::Pod;
 
+use super::conditions::{self, Say};
+use super::place::{effective_taints, tolerates};
 use super::pod::{KPod, PodInfo};
-use super::work::{later, whole_seconds};
+use super::work::{Work, later, whole_seconds};
 
 /// What becomes of a pod that is asked to go.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,4 +50,107 @@ pub fn deletion_of(pod: &Pod, info: &PodInfo, grace: Option<i64>, now: Time) -> 
         next.metadata.generation += 1;
     }
     Deletion::Later(next)
+}
+
+/// Who ends pods of a node that is gone or tainted.
+const TAINT_MANAGER: &str = "taint-eviction-controller";
+
+/// Whether another family decides on a pod's end.
+pub(crate) fn is_foreign(pod: &Pod) -> bool {
+    pod.swarm().is_some() || pod.metadata.namespace.starts_with("ecs-")
+}
+
+/// Decides about the end of a pod.
+pub(super) fn decide(w: &mut Work<'_>, namespace: &str, name: &str) {
+    let Some(pod) = w.k.pod(namespace, name).cloned().filter(|p| !is_foreign(&p.pod)) else {
+        return;
+    };
+    let node_name = pod.pod.spec.node_name.as_str();
+    let node = w.view.node(node_name).cloned();
+    let lost = !node_name.is_empty() && node.is_none();
+    let free = pod.pod.metadata.finalizers.is_empty();
+    if pod.info.deleted {
+        if free && (node_name.is_empty() || lost) {
+            w.remove_pod(&pod);
+        }
+        return;
+    }
+    if lost {
+        let text = "PodGC: node no longer exists";
+        if !pod.info.phase.is_final() {
+            disrupt(w, &pod, "DeletionByPodGC", text, Some(0));
+        } else if free {
+            w.remove_pod(&pod);
+        }
+        return;
+    }
+    if let Some(node) = node {
+        leave_tainted(w, &pod, &node);
+    }
+}
+
+/// Ends a pod on a node whose taints it does not tolerate, or no longer.
+pub(super) fn leave_tainted(w: &mut Work<'_>, pod: &KPod, node: &Node) {
+    if pod.info.deleted || pod.info.phase.is_final() || is_foreign(&pod.pod) {
+        return;
+    }
+    let taints = effective_taints(node);
+    let hard: Vec<&Taint> = taints.iter().filter(|t| t.effect == "NoExecute").collect();
+    if hard.is_empty() {
+        return;
+    }
+    let list = pod.pod.spec.rest.get("tolerations").cloned().unwrap_or_default();
+    let tolerations: Vec<Toleration> = serde_json::from_value(list).unwrap_or_default();
+    let mut first: Option<Time> = None;
+    for taint in hard {
+        let matching: Vec<&Toleration> = tolerations
+            .iter()
+            .filter(|t| tolerates(std::slice::from_ref(*t), taint))
+            .collect();
+        let added = taint.time_added.as_ref().map_or(w.now, |t| t.0);
+        let until = match matching.iter().filter_map(|t| t.toleration_seconds).min() {
+            _ if matching.is_empty() => w.now,
+            Some(seconds) => later(added, seconds.max(0)),
+            None => continue,
+        };
+        first = Some(first.map_or(until, |f| f.min(until)));
+    }
+    let Some(at) = first else { return };
+    if !w.reached(at) {
+        return;
+    }
+    let text = "Taint manager: deleting due to NoExecute taint";
+    disrupt(w, pod, "DeletionByTaintManager", text, None);
+    let text = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
+    w.tell_pod(
+        &pod.pod.metadata,
+        TAINT_MANAGER,
+        false,
+        "TaintManagerEviction",
+        text,
+    );
+}
+
+/// Asks a pod to go, and says in its status why.
+pub(super) fn disrupt(w: &mut Work<'_>, pod: &KPod, reason: &str, message: &str, grace: Option<i64>) {
+    let mut marked = pod.pod.as_ref().clone();
+    let list = marked
+        .status
+        .rest
+        .entry("conditions")
+        .or_insert_with(|| serde_json::json!([]));
+    let say = Say {
+        kind: "DisruptionTarget",
+        status: "True",
+        reason,
+        message,
+    };
+    conditions::set(list, say, w.now);
+    match deletion_of(&marked, &pod.info, grace, w.now) {
+        Deletion::Now => w.remove_pod(pod),
+        Deletion::Later(next) => {
+            w.update_pod(pod, |p| *p = *next);
+        }
+        Deletion::Known => {}
+    }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tripod_model::Time;
+use tripod_model::node::Node;
 use tripod_model::object::ObjectMeta;
 use tripod_model::pod::Pod;
 
 use super::events::Note;
 use super::kinds::{self, PODS};
-use super::object::{KObject, Meta, ObjKey, at, encode_value};
+use super::object::{KObject, ObjKey, at, encode_value};
 use super::pod::{Amounts, KPod};
 use super::view::{KubeView, WorkKey};
 use crate::rng::Rng;
@@ -174,9 +175,16 @@ impl<'v> Work<'v> {
         namespace.is_empty() || self.k.namespace_lives(namespace)
     }
 
-    /// Makes a pod that admission has passed.
-    pub(crate) fn create_pod(&mut self, mut value: Value) -> Result<(), String> {
+    /// Makes a pod that admission has passed, and returns its name.
+    pub(crate) fn create_pod(&mut self, mut value: Value) -> Result<String, String> {
         super::admit::pod(self, &mut value)?;
+        if value["metadata"].get("name").is_none() {
+            let prefix = value["metadata"]["generateName"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            value["metadata"]["name"] = self.generate_name(&prefix).into();
+        }
         let key = self.complete(PODS, &mut value);
         if !self.lives(&key.namespace) {
             let ns = &key.namespace;
@@ -189,8 +197,9 @@ impl<'v> Work<'v> {
             return Err(format!("pods \"{}\" already exists", key.name));
         }
         let pod: Pod = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        let name = pod.metadata.name.clone();
         self.plan.writes.push(Write::Create(Object::Pod(Arc::new(pod))));
-        Ok(())
+        Ok(name)
     }
 
     // ---- changing ---------------------------------------------------------------------------------------------
@@ -248,6 +257,20 @@ impl<'v> Work<'v> {
             });
         }
         true
+    }
+
+    /// Replaces a node, unless nothing changed.
+    pub(crate) fn update_node(&mut self, old: &Arc<Node>, next: Node) {
+        if next == **old {
+            return;
+        }
+        let key = ObjKey::new(kinds::NODES, "", next.metadata.name.as_str());
+        if self.claim(&key) {
+            self.plan.writes.push(Write::Update {
+                object: Object::Node(Arc::new(next)),
+                based_on: old.metadata.revision(),
+            });
+        }
     }
 
     // ---- going ------------------------------------------------------------------------------------------------
@@ -387,9 +410,4 @@ pub(crate) fn controller_ref(owner: &KObject) -> Value {
         "name": &*owner.key.name, "uid": &*owner.meta.uid,
         "controller": true, "blockOwnerDeletion": true,
     })
-}
-
-/// Whether the managing owner is this object.
-pub(crate) fn is_managed_by(meta: &Meta, owner: &KObject) -> bool {
-    meta.controller().is_some_and(|c| *c.uid == *owner.meta.uid)
 }
