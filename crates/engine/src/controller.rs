@@ -14,7 +14,6 @@ use ipnet::IpNet;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tripod_model::event::Event as ModelEvent;
 use tripod_model::node::{Node, NodeState};
-use tripod_model::pod::Pod;
 use tripod_model::session::PodReport;
 use tripod_model::{Result, Time};
 use tripod_plan::{Object, View, Write};
@@ -64,7 +63,7 @@ pub(crate) struct Controller {
     expiries: BTreeMap<String, Time>,
     /// Written when the store lets us: node identifiers and whether they are present.
     presence: BTreeMap<String, bool>,
-    reports: Vec<(String, PodReport)>,
+    pub(crate) reports: Vec<(String, PodReport)>,
     /// What this loop wrote, by revision, until the change comes back: it need not be decoded.
     pub(crate) written: HashMap<u64, Object>,
     /// Answered when the view holds all that was written.
@@ -387,37 +386,6 @@ impl Controller {
         });
         let wrote = self.execute(writes).await?;
         self.presence.clear();
-        Ok(wrote)
-    }
-
-    /// Writes what nodes reported.
-    async fn merge(&mut self) -> Result<bool, Refused> {
-        if self.reports.is_empty() {
-            return Ok(false);
-        }
-        let now = Time::now();
-        let mut merged: BTreeMap<&str, Pod> = BTreeMap::new();
-        self.manager.with_view(|view| {
-            for (node, report) in &self.reports {
-                // A node speaks for its own pods only.
-                let stored = view.pod(&report.pod).filter(|pod| pod.spec.node_name == *node);
-                let Some(stored) = stored else { continue };
-                let pod = merged.get(report.pod.as_str()).unwrap_or(stored.as_ref());
-                if let Some(pod) = tripod_plan::report::merge_report(pod, report, now) {
-                    merged.insert(&report.pod, pod);
-                }
-            }
-        });
-        let writes = merged.into_values().map(|pod| {
-            let based_on = pod.metadata.revision();
-            Write::Update {
-                object: Object::Pod(Arc::new(pod)),
-                based_on,
-            }
-        });
-        let writes = writes.collect();
-        let wrote = self.execute(writes).await?;
-        self.reports.clear();
         Ok(wrote)
     }
 

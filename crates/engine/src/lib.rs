@@ -18,6 +18,7 @@ mod manager;
 mod mirror;
 mod paths;
 mod raw;
+mod reports;
 mod request;
 mod session;
 mod swarm;

@@ -114,7 +114,8 @@ pub(crate) fn add(db: &Db, txn: &mut Txn, write: &Write) -> usize {
             let key = Key::new(&*o.key.resource, o.key.namespace.clone(), o.key.name.clone());
             // What it holds alone, it keeps: controllers do not change such fields.
             let stored = db.cluster().read().get(&key).map(|s| s.claims.to_vec());
-            (key, o.bytes.clone(), stored.unwrap_or_default())
+            let claims = stored.unwrap_or_else(|| address_claims(&o.key.resource, &o.bytes));
+            (key, o.bytes.clone(), claims)
         }
     };
     let size = bytes.len();
@@ -127,6 +128,22 @@ pub(crate) fn add(db: &Db, txn: &mut Txn, write: &Write) -> usize {
             .delete(key),
     };
     size
+}
+
+/// The address that a new Service holds alone.
+fn address_claims(resource: &str, bytes: &[u8]) -> Vec<Claim> {
+    if resource != "services" {
+        return Vec::new();
+    }
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let address = value["spec"]["clusterIP"]
+        .as_str()
+        .filter(|ip| !ip.is_empty() && *ip != "None");
+    let claim = address.map(|ip| Claim {
+        index: "services#clusterIP".into(),
+        value: ip.into(),
+    });
+    claim.into_iter().collect()
 }
 
 fn stored_form<K: Stored>(object: &K) -> (Key, Bytes, Vec<Claim>) {

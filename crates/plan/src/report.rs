@@ -72,6 +72,9 @@ pub fn allowed(owner: Owner, from: TaskState, to: TaskState) -> bool {
 /// namesake. `now` stands in where the node names no time.
 pub fn merge_report(pod: &Pod, report: &PodReport, now: Time) -> Option<Pod> {
     let namesake = !report.uid.is_empty() && report.uid != pod.metadata.uid;
+    if let (Some(status), false) = (&report.kube, namesake) {
+        return crate::kube::report::merge(pod, report, status, now);
+    }
     let (from, to) = (pod.state.observed, report.state);
     if namesake || (from != to && !allowed(Owner::Node, from, to)) {
         return None;

@@ -335,9 +335,9 @@ fn endpoints(w: &mut Work<'_>, service: &KObject, spec: &ServiceSpec, behind: &[
             .entry(key)
             .or_insert_with(|| (Vec::new(), Vec::new(), ports));
         if b.ready {
-            subset.0.push(address)
+            subset.0.push(address);
         } else {
-            subset.1.push(address)
+            subset.1.push(address);
         }
     }
     let mut list = Vec::new();

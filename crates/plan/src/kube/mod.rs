@@ -7,11 +7,13 @@
 pub mod admit;
 mod bootstrap;
 pub mod conditions;
+mod daemon;
 mod deployment;
 pub mod disruption;
 mod endpoints;
 mod events;
 pub mod garbage;
+mod history;
 pub mod kinds;
 mod mirror;
 mod nodes;
@@ -22,9 +24,11 @@ pub mod pods;
 pub mod quantity;
 mod quota;
 mod replica;
+pub mod report;
 mod route;
 pub mod selector;
 mod spaces;
+mod stateful;
 pub mod storage;
 mod template;
 mod view;
@@ -93,6 +97,8 @@ fn decide(w: &mut Work<'_>, WorkKey(controller, key): &WorkKey) {
         Controller::ReplicaSet | Controller::ReplicationController => {
             replica::decide(w, *controller, namespace, name);
         }
+        Controller::StatefulSet => stateful::decide(w, namespace, name),
+        Controller::DaemonSet => daemon::decide(w, namespace, name),
         Controller::Pod => pods::decide(w, namespace, name),
         Controller::Disruption => disruption::decide(w, namespace, name),
         Controller::Endpoints => endpoints::decide(w, namespace, name),

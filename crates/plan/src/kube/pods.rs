@@ -70,7 +70,8 @@ pub(super) fn decide(w: &mut Work<'_>, namespace: &str, name: &str) {
     let lost = !node_name.is_empty() && node.is_none();
     let free = pod.pod.metadata.finalizers.is_empty();
     if pod.info.deleted {
-        if free && (node_name.is_empty() || lost) {
+        // One that has ended has nothing left to wait for but its finalizers.
+        if free && (node_name.is_empty() || lost || pod.info.phase.is_final()) {
             w.remove_pod(&pod);
         }
         return;

@@ -1,8 +1,6 @@
 //! Deployments and ReplicaSets on virtual time.
 
-mod kube_sim;
-
-use kube_sim::{Kube, deployment};
+use crate::sim::{Kube, deployment};
 use serde_json::{Value, json};
 
 const D: &str = "deployments.apps";
@@ -206,11 +204,11 @@ fn sets_adopt_and_release_pods() {
     let mut kube = Kube::new(1);
     kube.apply(
         "pods",
-        kube_sim::pod("stray", |p| p["metadata"]["labels"] = json!({ "app": "web" })),
+        crate::sim::pod("stray", |p| p["metadata"]["labels"] = json!({ "app": "web" })),
     );
     let set = json!({
         "metadata": { "name": "web", "namespace": "default" },
-        "spec": { "replicas": 2, "selector": { "matchLabels": { "app": "web" } }, "template": kube_sim::template("web", "x") },
+        "spec": { "replicas": 2, "selector": { "matchLabels": { "app": "web" } }, "template": crate::sim::template("web", "x") },
     });
     kube.apply(RS, set);
     kube.run(3);
@@ -220,7 +218,7 @@ fn sets_adopt_and_release_pods() {
         "web"
     );
     kube.edit("pods", "default", "stray", |p| {
-        p["metadata"]["labels"] = json!({ "app": "other" })
+        p["metadata"]["labels"] = json!({ "app": "other" });
     });
     kube.run(3);
     assert!(kube.value("pods", "default", "stray")["metadata"]["ownerReferences"].is_null());

@@ -1,6 +1,6 @@
 //! A Kubernetes cluster in memory, on virtual time: takes objects as the API would store them, executes plans, and
 //! has nodes run pods.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "tests use parts of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
