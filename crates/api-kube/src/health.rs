@@ -6,20 +6,20 @@ use serde_json::json;
 use crate::call::Call;
 use crate::reply::{self, Reply};
 
-/// The version of the Kubernetes API that is served.
-pub(crate) const VERSION: (&str, &str) = ("1", "36");
-
 /// `/version`.
-pub(crate) fn version() -> Reply {
-    let (major, minor) = VERSION;
+pub(crate) fn version(call: &Call) -> Reply {
+    let version = &call.shared.about().version;
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("0"));
+    let before = minor.parse::<u32>().unwrap_or(0).saturating_sub(1).to_string();
     Ok(reply::json(&json!({
         "major": major,
         "minor": minor,
         "emulationMajor": major,
         "emulationMinor": minor,
         "minCompatibilityMajor": major,
-        "minCompatibilityMinor": "35",
-        "gitVersion": format!("v{major}.{minor}.0+tripod-{}", env!("CARGO_PKG_VERSION")),
+        "minCompatibilityMinor": before,
+        "gitVersion": version,
         "gitCommit": option_env!("TRIPOD_COMMIT").unwrap_or("0000000000000000000000000000000000000000"),
         "gitTreeState": "clean",
         "buildDate": option_env!("TRIPOD_BUILD_TIME").unwrap_or("1970-01-01T00:00:00Z"),

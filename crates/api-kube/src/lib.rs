@@ -12,6 +12,7 @@ mod convert;
 mod discovery;
 mod encode;
 mod health;
+mod metrics;
 mod negotiate;
 mod objects;
 mod query;
@@ -21,4 +22,7 @@ mod server;
 mod target;
 mod watch;
 
-pub use server::{Kube, Options, kubeconfig, serve};
+pub use server::{About, Kube, Options, kubeconfig, serve};
+
+/// The version of the Kubernetes API that is served.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";

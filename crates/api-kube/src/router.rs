@@ -15,7 +15,7 @@ use crate::negotiate::accept;
 use crate::reply::{self, Reply};
 use crate::server::Shared;
 use crate::target::{Target, target, verb};
-use crate::{discovery, health, objects};
+use crate::{discovery, health, metrics, objects};
 
 /// Answers a request.
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request, peer: Arc<Peer>) -> Response {
@@ -155,7 +155,8 @@ async fn other(call: &mut Call, segments: &[&str]) -> Reply {
     match segments {
         _ if !reads => Err(not_allowed()),
         [] => Ok(reply::json(&discovery::paths())),
-        ["version"] => health::version(),
+        ["version"] => health::version(call),
+        ["metrics"] => metrics::serve(call),
         ["healthz" | "livez" | "readyz", ..] => health::health(call, segments),
         ["api" | "apis", ..] => {
             call.accept = accept(call.header("accept"), false)?;

@@ -1,5 +1,6 @@
 //! The server: listens while this daemon is a manager, and tells administrators how to get in.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -31,6 +32,26 @@ pub struct Options {
     pub data_root: PathBuf,
     /// Further names and addresses under which the server is reached.
     pub names: Vec<String>,
+    /// What the server says of itself.
+    pub about: About,
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Reported version, `v1.36.0`: that of the API served unless another was asked for.
+    pub version: String,
+    /// Feature gates that the command line set.
+    pub feature_gates: BTreeMap<String, bool>,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            version: crate::KUBERNETES_VERSION.to_owned(),
+            feature_gates: BTreeMap::new(),
+        }
+    }
 }
 
 /// What all requests share.
@@ -39,9 +60,15 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     port: AtomicU16,
     bootstrapped: AtomicBool,
+    about: About,
 }
 
 impl Shared {
+    /// What the server says of itself.
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port.load(Ordering::Relaxed)
     }
@@ -58,11 +85,12 @@ pub struct Kube(Arc<Shared>);
 
 impl Kube {
     /// Over a daemon's part in a cluster.
-    pub fn new(engine: Engine) -> Self {
+    pub fn new(engine: Engine, about: About) -> Self {
         Self(Arc::new(Shared {
             engine,
             port: AtomicU16::new(PORT),
             bootstrapped: AtomicBool::new(false),
+            about,
         }))
     }
 }
@@ -75,7 +103,7 @@ impl Handler for Kube {
 
 /// Serves whenever this daemon is a manager, until `stop` is cancelled.
 pub async fn serve(engine: Engine, options: Options, stop: CancellationToken) {
-    let kube = Kube::new(engine.clone());
+    let kube = Kube::new(engine.clone(), options.about.clone());
     let mut standing = engine.watch_membership();
     loop {
         let now = *standing.borrow_and_update();

@@ -156,6 +156,12 @@ pub struct NodeDescription {
     pub engine_labels: BTreeMap<String, String>,
     /// Kind and name of plugins: (`Network`, `overlay`).
     pub plugins: Vec<(String, String)>,
+    /// Version that its node agent reports to Kubernetes' clients; empty is that of the API served.
+    pub kubernetes_version: String,
+    /// Labels that the node has from the start.
+    pub node_labels: BTreeMap<String, String>,
+    /// Taints that the node has from the start: `key=value:Effect`.
+    pub taints: Vec<String>,
     /// PEM of the CA certificate that the node trusts.
     pub trust_root: String,
     /// DER of the issuer's subject, base64.

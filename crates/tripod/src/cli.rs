@@ -135,6 +135,18 @@ pub(crate) struct DaemonArgs {
     /// Where the AWS APIs are served on managers: `IP:PORT`, or `:PORT` on the advertised address [default: :4566].
     #[arg(long, value_name = "ADDRESS")]
     pub aws_listen: Option<String>,
+    /// Kubernetes version that is reported (`v1.36.0`); the API served stays the same.
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes_version: Option<String>,
+    /// Feature gate of Kubernetes, `Name=true`; may be repeated.
+    #[arg(long = "feature-gate", value_name = "NAME=BOOL", value_parser = gate)]
+    pub feature_gates: Vec<(String, bool)>,
+    /// Label of the node in Kubernetes' terms; may be repeated.
+    #[arg(long = "node-label", value_name = "KEY=VALUE")]
+    pub node_labels: Vec<String>,
+    /// Taint that the node has from the start; may be repeated.
+    #[arg(long = "node-taint", value_name = "KEY=VALUE:EFFECT")]
+    pub node_taints: Vec<String>,
     /// OCI runtime: the built-in one, or the name or path of another (`runc`, `crun`).
     #[arg(long, default_value = "tripod", value_name = "NAME")]
     pub oci_runtime: String,
@@ -182,6 +194,12 @@ pub(crate) struct DataRootArgs {
     /// Directory of the daemon's data.
     #[arg(long, default_value = "/var/lib/tripod", value_name = "DIR")]
     pub data_root: PathBuf,
+}
+
+fn gate(text: &str) -> Result<(String, bool), String> {
+    text.split_once('=')
+        .and_then(|(name, on)| Some((name.to_owned(), on.parse().ok()?)))
+        .ok_or_else(|| "it must be Name=true or Name=false".to_owned())
 }
 
 /// A local cluster by name.

@@ -97,8 +97,19 @@ pub(super) fn serve_kube(
         listen: args.kube_listen.clone(),
         data_root: root.to_owned(),
         names,
+        about: about(args),
     };
     tokio::spawn(tripod_api_kube::serve(node.engine.clone(), options, stop))
+}
+
+/// What the Kubernetes API says of itself.
+fn about(args: &DaemonArgs) -> tripod_api_kube::About {
+    let mut about = tripod_api_kube::About::default();
+    if let Some(version) = &args.kubernetes_version {
+        about.version.clone_from(version);
+    }
+    about.feature_gates.extend(args.feature_gates.iter().cloned());
+    about
 }
 
 /// The daemon's identifier, made once and kept.

@@ -192,18 +192,25 @@ fn describe(args: &DaemonArgs, host: &HostFacts) -> NodeDescription {
         nano_cpus: i64::from(host.cpus) * 1_000_000_000,
         memory: i64::try_from(host.memory).unwrap_or(i64::MAX),
         engine_version: env!("CARGO_PKG_VERSION").into(),
-        engine_labels: args
-            .labels
-            .iter()
-            .map(|l| l.split_once('=').unwrap_or((l, "")))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect(),
+        engine_labels: pairs(&args.labels),
+        kubernetes_version: args.kubernetes_version.clone().unwrap_or_default(),
+        node_labels: pairs(&args.node_labels),
+        taints: args.node_taints.clone(),
         plugins: plugins
             .iter()
             .map(|(k, n)| ((*k).to_owned(), (*n).to_owned()))
             .collect(),
         ..NodeDescription::default()
     }
+}
+
+/// `key=value` words as pairs.
+fn pairs(words: &[String]) -> std::collections::BTreeMap<String, String> {
+    words
+        .iter()
+        .map(|l| l.split_once('=').unwrap_or((l, "")))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
 }
 
 fn data_root(wanted: &Path) -> Result<PathBuf> {

@@ -13,6 +13,7 @@ use tripod_model::{Error, Result};
 use tripod_net::LocalNet;
 
 use super::client::{self, block_on};
+use super::kube::KubeClient;
 use super::paths::ClusterPaths;
 use super::record::{NodeRecord, Record, Role, Tool, node_name};
 use super::{aws, context, kubeconfig, node};
@@ -208,7 +209,7 @@ impl Cluster {
             let count = nodes
                 .as_array()
                 .map_or(0, |l| l.iter().filter(|n| ready(n)).count());
-            if count >= self.record.nodes.len() {
+            if count >= self.record.nodes.len() && self.api_answers().await {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
@@ -221,13 +222,21 @@ impl Cluster {
         }
     }
 
+    /// Whether the Kubernetes API serves the cluster's administrator.
+    async fn api_answers(&self) -> bool {
+        let Ok(client) = self.kubeconfig().and_then(|c| KubeClient::new(&c)) else {
+            return false;
+        };
+        client.ready().await
+    }
+
     /// The kubeconfig of the cluster's administrator, with the cluster's own names in it.
     ///
     /// # Errors
     /// The cluster was never started.
     pub(crate) fn kubeconfig(&self) -> Result<String> {
         let data = self.paths.node(&self.record.first().name).data;
-        let text = own_output(&["kubeconfig", "--data-root", &data.display().to_string()])?;
+        let text = tripod_api_kube::kubeconfig(&data)?;
         let config: serde_yaml::Value = serde_yaml::from_str(&text).map_err(Error::internal)?;
         let name = serde_yaml::Value::from(self.record.context());
         let mut cluster = config["clusters"][0]["cluster"].clone();

@@ -15,7 +15,7 @@ use super::{export, kubeconfig};
 use crate::cli::{CreateArgs, GetWhat};
 
 /// The version that is reported when none is asked for.
-pub(crate) const KUBERNETES: &str = "v1.36.0";
+pub(crate) const KUBERNETES: &str = tripod_api_kube::KUBERNETES_VERSION;
 
 /// Clusters of local nodes, with kind's command line.
 #[derive(Debug, Parser)]

@@ -78,6 +78,13 @@ impl KubeClient {
         serde_json::from_slice(&bytes).map_err(Error::internal)
     }
 
+    /// Whether the server says that it is ready.
+    pub(super) async fn ready(&self) -> bool {
+        self.call(Method::GET, "/readyz", "*/*", Bytes::new())
+            .await
+            .is_ok()
+    }
+
     async fn call(&self, method: Method, path: &str, accept: &str, body: Bytes) -> Result<Bytes> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await

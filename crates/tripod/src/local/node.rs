@@ -96,6 +96,19 @@ fn daemon_arguments(paths: &NodePaths, record: &Record, node: &NodeRecord) -> Ve
         node.address.to_string(),
         "--stop-containers".into(),
     ];
+    let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    if let Some(version) = &record.kubernetes_version {
+        option("--kubernetes-version", version.clone());
+    }
+    for (gate, on) in &record.feature_gates {
+        option("--feature-gate", format!("{gate}={on}"));
+    }
+    for (key, value) in &node.labels {
+        option("--node-label", format!("{key}={value}"));
+    }
+    for taint in &node.taints {
+        option("--node-taint", taint.clone());
+    }
     for m in &node.mappings {
         args.push("--outer-forward".into());
         args.push(format!(
