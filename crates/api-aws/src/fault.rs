@@ -36,11 +36,6 @@ impl Fault {
         self
     }
 
-    pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.into(), value.into());
-        self
-    }
-
     /// ECS: the caller is at fault.
     pub(crate) fn client(message: impl Into<String>) -> Self {
         Self::new("ClientException", message)

@@ -5,21 +5,19 @@
 //! shapes of its service ([`check`]), given to the handler in [`table`], and its answer written in the protocol's form
 //! ([`xml`]). Handlers are in a module for each service.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the operations of ECS that use it follow"
-)]
-
 mod call;
 mod check;
 mod door;
 mod ec2;
+mod ecs;
 mod fault;
 mod iam;
+mod logs;
 mod query;
+mod secrets;
 mod service;
 mod sign;
+mod ssm;
 mod sts;
 mod table;
 mod value;

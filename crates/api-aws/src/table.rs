@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::call::Call;
 use crate::fault::Reply;
 use crate::service::services;
-use crate::{ec2, iam, sts};
+use crate::{ec2, ecs, iam, logs, secrets, ssm, sts};
 
 type Answer = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
@@ -41,6 +41,10 @@ fn of(service: &str) -> &'static [Operation] {
         "iam" => iam::OPERATIONS,
         "sts" => sts::OPERATIONS,
         "ec2" => ec2::OPERATIONS,
+        "ecs" => ecs::OPERATIONS,
+        "logs" => logs::OPERATIONS,
+        "ssm" => ssm::OPERATIONS,
+        "secretsmanager" => secrets::OPERATIONS,
         _ => &[],
     }
 }

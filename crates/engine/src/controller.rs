@@ -21,6 +21,7 @@ use tripod_raft::{RaftError, Watch};
 use tripod_store::{Change, Event, Txn, TxnError};
 
 use crate::db::to_error;
+use crate::ecs::EcsWakes;
 use crate::events;
 use crate::kube::KubeWakes;
 use crate::manager::Manager;
@@ -59,6 +60,8 @@ pub(crate) struct Controller {
     wakes: BTreeMap<Time, BTreeSet<String>>,
     /// When the controllers of the Kubernetes API are to decide about which keys again.
     pub(crate) kube_wakes: KubeWakes,
+    /// When to decide about services and tasks of ECS again.
+    pub(crate) ecs_wakes: EcsWakes,
     /// When a node without a session counts as lost.
     expiries: BTreeMap<String, Time>,
     /// Written when the store lets us: node identifiers and whether they are present.
@@ -95,6 +98,7 @@ impl Controller {
             events,
             wakes: BTreeMap::new(),
             kube_wakes: KubeWakes::default(),
+            ecs_wakes: EcsWakes::default(),
             expiries: BTreeMap::new(),
             presence: BTreeMap::new(),
             reports: Vec::new(),
@@ -191,6 +195,11 @@ impl Controller {
         if wrote {
             self.catch_up();
         }
+        let decided = self.plan_ecs().await?;
+        if decided {
+            self.catch_up();
+        }
+        wrote |= decided;
         wrote |= self.plan_kube().await?;
         self.manager.set_settled(revision);
         Ok(wrote)
@@ -226,7 +235,12 @@ impl Controller {
         let planned = self.wakes.keys().next().copied();
         let lost = self.expiries.values().min().copied();
         let kube = self.kube_wakes.first();
-        let first = planned.into_iter().chain(lost).chain(kube).min();
+        let first = planned
+            .into_iter()
+            .chain(lost)
+            .chain(kube)
+            .chain(self.ecs_wakes.first())
+            .min();
         let first = first.map(|at| {
             let wait = at.duration_since(Time::now());
             tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
@@ -293,6 +307,8 @@ impl Controller {
             self.manager
                 .change_view(|view| services.into_iter().for_each(|s| view.mark_dirty(s)));
         }
+        let due = self.ecs_wakes.take(now);
+        self.remind_ecs(due);
         let due = self.kube_wakes.take(now);
         if !due.is_empty() {
             self.manager

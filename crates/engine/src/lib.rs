@@ -6,10 +6,13 @@
 //! the plans up to date and, on the leader, submits what they decide.
 
 pub mod aws;
+pub mod aws_logs;
+mod awslogs;
 mod ca;
 mod controller;
 mod db;
 mod door;
+mod ecs;
 mod engine;
 mod events;
 mod inputs;

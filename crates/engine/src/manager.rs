@@ -94,6 +94,7 @@ impl Manager {
         manager.apply_keys(&cluster, false).await?;
         let controller = Controller::new(manager.clone(), store_events, inputs, events);
         let renewal = manager.clone().renew_certificates();
+        lock(&manager.tasks).push(tokio::spawn(crate::awslogs::deliver(manager.clone())));
         lock(&manager.tasks).extend([tokio::spawn(controller.run()), tokio::spawn(renewal)]);
         Ok(manager)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tripod_model::data::Network;
+use tripod_model::ecs::{EcsCluster, EcsService, TaskDefinition};
 use tripod_model::node::Node;
 use tripod_model::object::{Kind, decode, encode};
 use tripod_model::pod::Pod;
@@ -54,6 +55,9 @@ pub(crate) fn take_over(view: &mut View, object: &StoredObject) -> Result<()> {
         Node::RESOURCE => view.upsert_node(Arc::new(decode(bytes)?)),
         Network::RESOURCE => view.upsert_network(Arc::new(decode(bytes)?)),
         SwarmCluster::RESOURCE => view.upsert_cluster(Arc::new(decode(bytes)?)),
+        EcsCluster::RESOURCE => view.ecs_mut().upsert_cluster(Arc::new(decode(bytes)?)),
+        EcsService::RESOURCE => view.ecs_mut().upsert_service(Arc::new(decode(bytes)?)),
+        TaskDefinition::RESOURCE => view.ecs_mut().upsert_definition(Arc::new(decode(bytes)?)),
         _ => {}
     }
     Ok(())
@@ -99,6 +103,10 @@ pub(crate) fn drop_object(view: &mut View, key: &Key) {
         Node::RESOURCE => view.remove_node(&key.name),
         Network::RESOURCE => view.remove_network(&key.name),
         SwarmCluster::RESOURCE => view.remove_cluster(),
+        EcsCluster::RESOURCE | EcsService::RESOURCE | TaskDefinition::RESOURCE => {
+            view.ecs_mut()
+                .remove(&key.kind.to_string(), &key.namespace, &key.name);
+        }
         _ => {}
     }
 }

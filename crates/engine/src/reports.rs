@@ -36,7 +36,8 @@ impl Controller {
                 if said.gone && ends {
                     gone.insert(&said.pod);
                 }
-                if let Some(pod) = merge_report(pod, said, now) {
+                if let Some(mut pod) = merge_report(pod, said, now) {
+                    tripod_plan::ecs::life::observe(&mut pod, now);
                     merged.insert(&said.pod, pod);
                 }
             }

@@ -9,6 +9,7 @@
 pub mod allocate;
 pub mod constraint;
 mod draft;
+pub mod ecs;
 mod enforce;
 pub mod iam;
 pub mod kube;

@@ -16,7 +16,8 @@ use crate::fault::Reply;
 
 pub(crate) use groups::{default_group, group_ids};
 pub(crate) use interfaces::private_dns_name;
-pub(crate) use network::{SUBNETS, subnet_ids, vpc_id, zone_of_subnet};
+use network::vpc_id;
+pub(crate) use network::zone_of_subnet;
 
 crate::operations! {
     DescribeVpcs => network::vpcs, "the default VPC only";

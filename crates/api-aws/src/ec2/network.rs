@@ -17,7 +17,7 @@ const PODS: &str = "pods";
 /// The pods' addresses where no such network is there yet.
 const POD_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 /// Zones of a region, and subnets of a VPC.
-pub(crate) const SUBNETS: [&str; 3] = ["a", "b", "c"];
+const SUBNETS: [&str; 3] = ["a", "b", "c"];
 
 /// The default VPC of a region.
 pub(crate) fn vpc_id(region: &str) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn vpc_id(region: &str) -> String {
 }
 
 /// The subnets of a region, by zone.
-pub(crate) fn subnet_ids(region: &str) -> [String; 3] {
+fn subnet_ids(region: &str) -> [String; 3] {
     SUBNETS.map(|zone| fixed_id("subnet", region, zone))
 }
 

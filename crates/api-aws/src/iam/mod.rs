@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::value::{Get as _, page};
 
 pub(crate) use authorize::authorize;
-pub(crate) use roles::{role_arn, role_object};
+pub(crate) use roles::{create_linked as create_linked_role, role_arn, role_object};
 
 crate::operations! {
     CreateUser => users::create;

@@ -196,7 +196,7 @@ const LINKED: &[(&str, &str)] = &[
     ("spot.amazonaws.com", "AWSServiceRoleForEC2Spot"),
 ];
 
-pub(super) async fn create_linked(call: Call, input: Value) -> Reply {
+pub(crate) async fn create_linked(call: Call, input: Value) -> Reply {
     let service = input.text("AWSServiceName");
     let Some((_, base)) = LINKED.iter().find(|(s, _)| *s == service) else {
         let text = format!("Service {service} is not known, or has no service linked role.");

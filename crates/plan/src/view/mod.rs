@@ -14,6 +14,7 @@ use tripod_model::object::Kind;
 use tripod_model::pod::{DesiredState, Pod};
 use tripod_model::swarm::{PublishMode, SwarmCluster, SwarmService, TaskState};
 
+use crate::ecs::EcsView;
 use crate::kube::KubeView;
 pub(crate) use usage::reservations;
 pub use usage::{NodeLoad, NodeUse};
@@ -53,6 +54,7 @@ pub struct View {
     dirty: BTreeSet<String>,
     network_epoch: u64,
     kube: KubeView,
+    ecs: EcsView,
 }
 
 impl View {
@@ -169,6 +171,16 @@ impl View {
         &mut self.kube
     }
 
+    /// What ECS decides on.
+    pub fn ecs(&self) -> &EcsView {
+        &self.ecs
+    }
+
+    /// What ECS decides on, for changes.
+    pub fn ecs_mut(&mut self) -> &mut EcsView {
+        &mut self.ecs
+    }
+
     /// The services that changes since the last call concern: hand them to [`crate::reconcile`].
     pub fn take_dirty(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.dirty)
@@ -189,6 +201,7 @@ impl View {
             self.kube.mark(crate::kube::Controller::Node, key);
         }
         self.kube.mark_all();
+        self.ecs.mark_all();
     }
 
     // ---- changes --------------------------------------------------------------------------------------------
@@ -280,6 +293,7 @@ impl View {
 
     fn node_changed(&mut self, name: &str) {
         self.network_epoch += 1;
+        self.ecs.node_changed();
         self.dirty.extend(self.services_on(name));
         let global = self.services.values().filter(|s| s.spec.mode.is_global());
         self.dirty.extend(global.map(|s| s.metadata.name.clone()));
@@ -334,6 +348,7 @@ impl View {
             pods.insert(key.clone(), pod.clone());
         }
         self.kube.upsert_pod(&pod);
+        self.ecs.upsert_pod(&pod);
         self.pods.insert(key, pod);
     }
 
@@ -344,6 +359,7 @@ impl View {
             self.unindex_pod(key, &old);
             self.note_pod(Some(&old), None);
             self.kube.remove_pod(&old);
+            self.ecs.remove_pod(&old);
         }
     }
 
