@@ -67,6 +67,8 @@ pub(crate) struct Controller {
     /// Written when the store lets us: node identifiers and whether they are present.
     presence: BTreeMap<String, bool>,
     pub(crate) reports: Vec<(String, PodReport)>,
+    /// Nodes for whose pods no addresses are left, and of which that was said.
+    blockless: BTreeSet<String>,
     /// What this loop wrote, by revision, until the change comes back: it need not be decoded.
     pub(crate) written: HashMap<u64, Object>,
     /// Answered when the view holds all that was written.
@@ -102,6 +104,7 @@ impl Controller {
             expiries: BTreeMap::new(),
             presence: BTreeMap::new(),
             reports: Vec::new(),
+            blockless: BTreeSet::new(),
             written: HashMap::new(),
             leases: Vec::new(),
             rest_until: None,
@@ -187,6 +190,10 @@ impl Controller {
             self.catch_up();
         }
         if self.merge().await? {
+            wrote = true;
+            self.catch_up();
+        }
+        if self.blocks().await? {
             wrote = true;
             self.catch_up();
         }
@@ -403,6 +410,17 @@ impl Controller {
         let wrote = self.execute(writes).await?;
         self.presence.clear();
         Ok(wrote)
+    }
+
+    /// Gives blocks of pod addresses to nodes that have none.
+    async fn blocks(&mut self) -> Result<bool, Refused> {
+        let plan = self.manager.with_view(tripod_plan::network::assign_blocks);
+        for why in &plan.explanations {
+            if self.blockless.insert(why.name.clone()) {
+                tracing::warn!(node = why.name, "{}", why.message);
+            }
+        }
+        self.execute(plan.writes).await
     }
 
     /// Plans what changes concern, and writes it.

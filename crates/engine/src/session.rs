@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 use tripod_model::data::{ConfigMap, Secret};
+use tripod_model::network::fabric::{Fabric, POD_NETWORK};
+use tripod_model::network::names::ClusterNames;
+use tripod_model::network::policy::Policies;
 use tripod_model::network::{Frontend, NameRecord, NetworkSpec};
 use tripod_model::pod::{DesiredState, Pod};
 use tripod_model::session::{Assignment, DataItem, PodReport, Token, TokenRequest};
 use tripod_model::swarm::NAMESPACE;
 use tripod_model::{Error, Result};
 use tripod_plan::View;
+use tripod_plan::network::{ClusterServices, cluster_services};
 use tripod_plan::project::project;
 use tripod_plan::view::pod_key;
 
@@ -31,6 +35,8 @@ pub(crate) struct Sessions {
     leases: Mutex<Leases>,
     acknowledged: watch::Sender<BTreeMap<String, u64>>,
     closed: watch::Sender<bool>,
+    /// What Services come to, which is the same for all nodes, and the network epoch at which that was so.
+    services: Mutex<Option<(u64, Arc<ClusterServices>)>>,
 }
 
 impl Default for Sessions {
@@ -40,6 +46,7 @@ impl Default for Sessions {
             leases: Mutex::default(),
             acknowledged: watch::Sender::new(BTreeMap::new()),
             closed: watch::Sender::new(false),
+            services: Mutex::default(),
         }
     }
 }
@@ -57,6 +64,23 @@ impl Sessions {
     /// All leases, for a view that is built anew.
     pub(crate) fn leases(&self) -> Leases {
         lock(&self.leases).clone()
+    }
+
+    /// What Services come to, computed once for all nodes.
+    fn services(&self, view: &View) -> Arc<ClusterServices> {
+        let mut known = lock(&self.services);
+        let epoch = view.network_epoch();
+        match &*known {
+            Some((at, services)) if *at == epoch => services.clone(),
+            other => {
+                let now = cluster_services(view);
+                // Nodes compare what they were sent by its place first.
+                let same = other.as_ref().filter(|(_, old)| **old == now);
+                let services = same.map_or_else(|| Arc::new(now), |(_, old)| old.clone());
+                *known = Some((epoch, services.clone()));
+                services
+            }
+        }
     }
 
     pub(crate) fn hold(&self, owner: &str, network: &str, address: IpAddr) -> Vec<(String, IpAddr)> {
@@ -80,6 +104,9 @@ struct Sent {
     data: BTreeSet<String>,
     frontends: Arc<Vec<Frontend>>,
     names: BTreeMap<String, Arc<Vec<NameRecord>>>,
+    fabric: Arc<Fabric>,
+    policies: Arc<Policies>,
+    cluster_names: Arc<ClusterNames>,
     inputs: crate::inputs::Sent,
     /// The network epoch and attachments that the network part was computed from.
     basis: Option<(u64, BTreeSet<String>)>,
@@ -197,7 +224,8 @@ impl NodeSession {
             pods(view, &self.node_name, sent, &mut next);
             let basis = (view.network_epoch(), also.clone());
             if sent.basis.as_ref() != Some(&basis) {
-                network(view, &self.node_name, also, full, sent, &mut next);
+                let services = manager.sessions.services(view);
+                network(view, &self.node_name, also, &services, sent, &mut next);
                 sent.basis = Some(basis);
             }
         });
@@ -207,6 +235,9 @@ impl NodeSession {
         crate::inputs::difference(manager, &self.node_name, &sent.pods, &mut sent.inputs, &mut next);
         let changed = full
             || next.frontends.is_some()
+            || next.fabric.is_some()
+            || next.policies.is_some()
+            || next.cluster_names.is_some()
             || !(next.pods.is_empty()
                 && next.removed_pods.is_empty()
                 && next.networks.is_empty()
@@ -311,7 +342,7 @@ impl Reporter {
             return Err(Error::forbidden(text));
         }
         let (reply, answer) = oneshot::channel();
-        let (owner, network) = (owner.to_owned(), found.metadata.name);
+        let (owner, network) = (self.holder(owner), found.metadata.name);
         self.manager.tell(Input::Lease {
             owner,
             network,
@@ -324,8 +355,13 @@ impl Reporter {
     /// Gives the addresses of a local container back.
     pub fn release(&self, owner: &str) {
         self.manager.tell(Input::Release {
-            owner: owner.to_owned(),
+            owner: self.holder(owner),
         });
+    }
+
+    /// Who holds an address, with the node that it is on.
+    fn holder(&self, owner: &str) -> String {
+        format!("{}/{owner}", self.node_name)
     }
 }
 
@@ -384,11 +420,27 @@ fn network(
     view: &View,
     node: &str,
     also: &BTreeSet<String>,
-    full: bool,
+    services: &ClusterServices,
     sent: &mut Sent,
     next: &mut Assignment,
 ) {
-    let projection = project(view, node, also);
+    let full = next.full;
+    let mut projection = project(view, node, also);
+    if projection.networks.iter().any(|n| n.id == POD_NETWORK) {
+        projection.frontends.extend(services.frontends.iter().cloned());
+        if full || *sent.cluster_names != services.names {
+            sent.cluster_names = Arc::new(services.names.clone());
+            next.cluster_names = Some(sent.cluster_names.clone());
+        }
+    }
+    if full || *sent.fabric != projection.fabric {
+        sent.fabric = Arc::new(projection.fabric);
+        next.fabric = Some(sent.fabric.clone());
+    }
+    if full || *sent.policies != projection.policies {
+        sent.policies = Arc::new(projection.policies);
+        next.policies = Some(sent.policies.clone());
+    }
     let mut needed = BTreeSet::new();
     for spec in projection.networks {
         needed.insert(spec.id.clone());

@@ -13,6 +13,7 @@ pub mod ecs;
 mod enforce;
 pub mod iam;
 pub mod kube;
+pub mod network;
 mod orchestrate;
 mod planner;
 pub mod project;

@@ -5,12 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use tripod_model::id;
+use tripod_model::network::fabric::Fabric;
+use tripod_model::network::policy::Policies;
 use tripod_model::network::{Backend, Frontend, FrontendPorts, NameRecord, NetworkSpec, PublishedPort};
 use tripod_model::node::NodeState;
 use tripod_model::pod::{DesiredState, Pod, SwarmTask};
 use tripod_model::swarm::{EndpointMode, SwarmService, TaskState};
 
 use crate::allocate::{address_in, publish};
+use crate::network;
 use crate::task::container_name;
 use crate::view::View;
 
@@ -23,10 +26,15 @@ pub struct Projection {
     pub frontends: Vec<Frontend>,
     /// Names of each of these networks.
     pub names: Vec<(String, Vec<NameRecord>)>,
+    /// The other nodes, and what they have of these networks.
+    pub fabric: Fabric,
+    /// What the node's pods may do.
+    pub policies: Policies,
 }
 
 /// The network part of a node's assignment (`node` is its `metadata.name`). Besides the networks of its pods, a node
-/// takes part in those in `also` (local containers attached to a cluster network), and always in the mesh's.
+/// takes part in those in `also` (local containers attached to a cluster network), and always in the mesh's and in the
+/// pods'. The frontends and names of Services are the same for all nodes: see [`network::cluster_services`].
 pub fn project(view: &View, node: &str, also: &BTreeSet<String>) -> Projection {
     let mut projection = Projection::default();
     for id in node_networks(view, node, also) {
@@ -39,6 +47,10 @@ pub fn project(view: &View, node: &str, also: &BTreeSet<String>) -> Projection {
             projection.names.push((id.clone(), names(view, &id)));
         }
     }
+    let overlays = projection.networks.iter().map(|n| n.id.clone()).collect();
+    projection.networks.extend(network::pods_on(view, node));
+    projection.fabric = network::fabric(view, node, &overlays);
+    projection.policies = network::policies(view, node);
     projection
 }
 

@@ -70,6 +70,11 @@ pub fn cluster_network_spec(request: NetworkRequest, id: String, now: Time) -> R
         .options
         .get("encrypted")
         .is_some_and(|v| v != "false" && v != "0");
+    if encrypted {
+        return Err(Error::not_implemented(
+            "encrypted overlay networks are not implemented: traffic between nodes would not be encrypted",
+        ));
+    }
     Ok(NetworkSpec {
         id,
         name: request.name,

@@ -92,6 +92,12 @@ pub struct SwarmStatus {
     pub subnet_size: u8,
     /// UDP port of VXLAN.
     pub data_path_port: u16,
+    /// Addresses of pods; the usual range if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_range: Option<Ipv4Net>,
+    /// Addresses of Services; the usual range if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_range: Option<Ipv4Net>,
     /// PEM of the CA certificate.
     pub ca_cert: String,
     /// PEM of the CA key.

@@ -50,7 +50,11 @@ impl KubeView {
                 if new.is_none() {
                     self.mark_only(Controller::Bootstrap);
                 }
+                if old.map(|n| &n.meta.labels) != new.map(|n| &n.meta.labels) {
+                    self.bump_epoch();
+                }
             }
+            crate::network::NETWORK_POLICIES => self.bump_epoch(),
             kinds::SERVICES => {
                 self.index_selector(old, false);
                 self.index_selector(new, true);
@@ -152,6 +156,17 @@ impl KubeView {
         let key = ObjKey::new(kinds::PODS, any.namespace(), any.name());
         let ns = key.namespace.clone();
         self.mark(Controller::Pod, key.clone());
+        // What policies select, and what they restrict.
+        let standing = |p: &KPod| {
+            let pod = &p.pod;
+            let place = (pod.status.pod_ip, pod.spec.node_name.clone());
+            (pod.metadata.labels.clone(), place, p.info.phase.is_final())
+        };
+        if self.all(crate::network::NETWORK_POLICIES).next().is_some()
+            && old.map(standing) != new.map(standing)
+        {
+            self.bump_epoch();
+        }
         for pod in old.into_iter().chain(new) {
             self.mark_owner(super::object::controller_of(&pod.pod.metadata.owner_references));
             self.mark_selecting(pod);

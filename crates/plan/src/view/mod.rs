@@ -376,8 +376,18 @@ impl View {
         }
     }
 
+    /// Addresses of local containers in cluster networks: node, network, address.
+    pub fn leases(&self) -> impl Iterator<Item = (&str, &str, IpAddr)> {
+        self.leases.iter().flat_map(|(owner, held)| {
+            let node = owner.split_once('/').map_or("", |(node, _)| node);
+            held.iter().map(move |(network, a)| (node, network.as_str(), *a))
+        })
+    }
+
     /// Keeps addresses that are not a pod's or service's (a container of `docker run` in a cluster network).
+    /// `owner` is the node's name, a slash, and who holds them there.
     pub fn upsert_lease(&mut self, owner: &str, addresses: Vec<(String, IpAddr)>) {
+        self.network_epoch += 1;
         self.remove_lease(owner);
         for (network, address) in &addresses {
             self.hold(network, *address);
@@ -387,7 +397,11 @@ impl View {
 
     /// Gives such addresses back.
     pub fn remove_lease(&mut self, owner: &str) {
-        for (network, address) in self.leases.remove(owner).unwrap_or_default() {
+        let Some(held) = self.leases.remove(owner) else {
+            return;
+        };
+        self.network_epoch += 1;
+        for (network, address) in held {
             self.release(&network, address);
         }
     }
@@ -424,7 +438,8 @@ impl View {
         {
             self.dirty.insert(task.service_id.clone());
         }
-        if old.and_then(reachable) != new.and_then(reachable) {
+        let moved = || old.map(|p| &p.spec.node_name) != new.map(|p| &p.spec.node_name);
+        if old.and_then(reachable) != new.and_then(reachable) || any.swarm().is_some() && moved() {
             self.network_epoch += 1;
         }
         if old.is_some_and(usage::holds) && !new.is_some_and(usage::holds) {
