@@ -7,6 +7,8 @@
 pub mod admit;
 mod bootstrap;
 pub mod conditions;
+pub mod cron;
+mod cron_job;
 mod daemon;
 mod deployment;
 pub mod disruption;
@@ -14,6 +16,7 @@ mod endpoints;
 mod events;
 pub mod garbage;
 mod history;
+mod job;
 pub mod kinds;
 mod mirror;
 mod nodes;
@@ -99,12 +102,15 @@ fn decide(w: &mut Work<'_>, WorkKey(controller, key): &WorkKey) {
         }
         Controller::StatefulSet => stateful::decide(w, namespace, name),
         Controller::DaemonSet => daemon::decide(w, namespace, name),
+        Controller::Job => job::decide(w, namespace, name),
+        Controller::CronJob => cron_job::decide(w, namespace, name),
         Controller::Pod => pods::decide(w, namespace, name),
         Controller::Disruption => disruption::decide(w, namespace, name),
         Controller::Endpoints => endpoints::decide(w, namespace, name),
         Controller::Mirror => mirror::decide(w, namespace, name),
         Controller::Schedule => place::decide(w),
         Controller::Events => events::expire(w),
-        _ => {}
+        // Tokens are signed where the keys are: see the engine.
+        Controller::Token => {}
     }
 }

@@ -57,7 +57,7 @@ const TAINT_MANAGER: &str = "taint-eviction-controller";
 
 /// Whether another family decides on a pod's end.
 pub(crate) fn is_foreign(pod: &Pod) -> bool {
-    pod.swarm().is_some() || pod.metadata.namespace.starts_with("ecs-")
+    pod.swarm().is_some() || pod.extension.ecs.is_some()
 }
 
 /// Decides about the end of a pod.

@@ -141,7 +141,9 @@ impl<'v> Work<'v> {
         let (uid, made) = (self.rng.uid(), stamp(self.now));
         let has_spec = value.get("spec").is_some();
         let meta = at(value, &["metadata"]);
-        meta["uid"] = uid.into();
+        if meta.get("uid").is_none() {
+            meta["uid"] = uid.into();
+        }
         meta["creationTimestamp"] = made;
         if has_spec {
             meta["generation"] = 1.into();

@@ -302,6 +302,12 @@ impl Kube {
             if pod.info.deleted {
                 if pod.pod.metadata.finalizers.is_empty() {
                     self.view.remove_pod(&key);
+                } else if !pod.info.phase.is_final() {
+                    let mut next = pod.pod.as_ref().clone();
+                    next.status.phase = "Failed".into();
+                    self.revision += 1;
+                    next.metadata.resource_version = self.revision.to_string();
+                    self.view.upsert_pod(Arc::new(next));
                 }
                 continue;
             }
