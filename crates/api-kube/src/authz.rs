@@ -1,6 +1,7 @@
 //! Who may do what.
 
 use crate::authn::User;
+use crate::rbac::Rules;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -15,18 +16,9 @@ pub(crate) struct Attributes {
     pub(crate) path: String,
 }
 
-/// Paths that anybody may read.
-const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
-
 /// Whether a user may.
-pub(crate) fn allowed(user: &User, asked: &Attributes) -> bool {
-    if user.is_master() {
-        return true;
-    }
-    let public = PUBLIC
-        .iter()
-        .any(|p| asked.path == *p || asked.path.strip_prefix(p).is_some_and(|r| r.starts_with('/')));
-    asked.verb == "get" && public
+pub(crate) fn allowed(rules: &Rules, user: &User, asked: &Attributes) -> bool {
+    user.is_master() || rules.allow(user, asked)
 }
 
 /// 403 in the API's words.

@@ -25,7 +25,6 @@ pub(crate) struct Call {
     pub(crate) user: User,
     pub(crate) accept: Accept,
     /// The head, for an upgrade.
-    #[allow(dead_code, reason = "for the streams that follow")]
     pub(crate) head: Mutex<http::Request<()>>,
     body: Mutex<Option<Incoming>>,
     warnings: Mutex<Vec<String>>,

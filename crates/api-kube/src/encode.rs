@@ -5,7 +5,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tripod_model::Time;
 use tripod_schema::failure::Result;
-use tripod_schema::{Failure, Kind, table, value};
+use tripod_schema::{Failure, Kind, proto, table, value};
 
 use crate::call::Call;
 use crate::negotiate::{Encoding, Shape};
@@ -35,19 +35,18 @@ impl Include {
 }
 
 /// An object of a body that is protobuf.
-pub(crate) fn from_protobuf(_bytes: &[u8]) -> Result<Value> {
-    Err(Failure::new(
-        415,
-        "UnsupportedMediaType",
-        "the body of the request was in an unknown format - accepted media types include: application/json, \
-         application/yaml",
-    ))
+pub(crate) fn from_protobuf(bytes: &[u8]) -> Result<Value> {
+    proto::decode(bytes, None).map_err(Failure::bad_request)
 }
 
 /// A value in the encoding that the client accepts.
 pub(crate) fn value_reply(call: &Call, status: StatusCode, object: &Value) -> Reply {
     let mut response = match call.accept.encoding {
-        Encoding::Json | Encoding::Protobuf => {
+        Encoding::Protobuf => match proto::encode(object) {
+            Some(bytes) => reply::bytes(status, proto::MEDIA_TYPE, bytes),
+            None => return Err(unencodable()),
+        },
+        Encoding::Json => {
             let mut out = value::to_bytes(object);
             out.push(b'\n');
             reply::bytes(status, reply::JSON, out)
@@ -106,13 +105,28 @@ pub(crate) fn table_of(kind: &Kind, metadata: Value, rows: Vec<Value>) -> Value 
     })
 }
 
+/// 406: there is no protobuf of this.
+fn unencodable() -> Failure {
+    Failure::new(
+        406,
+        "NotAcceptable",
+        "only the following media types are accepted: application/json, application/yaml",
+    )
+}
+
 /// Whether stored bytes can be sent as they are.
 pub(crate) fn is_json(accept: crate::negotiate::Accept) -> bool {
     accept.encoding != Encoding::Protobuf
 }
 
 /// Adds an event of a watch.
-pub(crate) fn watch_event(_accept: crate::negotiate::Accept, what: &str, object: &Value, out: &mut BytesMut) {
+pub(crate) fn watch_event(accept: crate::negotiate::Accept, what: &str, object: &Value, out: &mut BytesMut) {
+    if accept.encoding == Encoding::Protobuf
+        && let Some(bytes) = proto::encode(object)
+    {
+        out.extend_from_slice(&proto::encode_event(what, &bytes));
+        return;
+    }
     let line = json!({"type": what, "object": object});
     out.extend_from_slice(line.to_string().as_bytes());
     out.extend_from_slice(b"\n");
@@ -150,6 +164,16 @@ pub(crate) fn list_reply(call: &Call, kind: &Kind, metadata: Value, items: Vec<B
         }
         out.extend_from_slice(b"]}\n");
         return Ok(reply::bytes(StatusCode::OK, reply::JSON, out));
+    }
+    if call.accept.shape == Shape::Whole && call.accept.encoding == Encoding::Protobuf {
+        let mut messages = Vec::with_capacity(items.len());
+        for bytes in items {
+            let object: Value = serde_json::from_slice(&bytes).map_err(Failure::internal)?;
+            messages.push(proto::item(&object, kind.schema));
+        }
+        let items = messages.iter().map(Vec::as_slice);
+        let list = proto::encode_list(&kind.api_version(), &kind.list_kind(), &metadata, items);
+        return Ok(reply::bytes(StatusCode::OK, proto::MEDIA_TYPE, list));
     }
     let include = Include::of(call)?;
     let now = call.now();

@@ -4,22 +4,33 @@
 //! is discovery (`discovery`, `openapi`), a look at the server itself (`health`), a review (`reviews`), or an operation
 //! on stored objects (`objects`), which all kinds share: the registry of kinds in `schema` says what there is.
 
+mod admission;
 mod authn;
 mod authz;
 mod body;
+mod bootstrap;
 mod call;
 mod convert;
+mod counters;
 mod discovery;
 mod encode;
 mod health;
+mod impersonate;
 mod metrics;
 mod negotiate;
 mod objects;
+mod openapi;
+mod proxy;
 mod query;
+mod rbac;
 mod reply;
+mod reviews;
 mod router;
 mod server;
+mod streams;
+mod subresources;
 mod target;
+mod token;
 mod watch;
 
 pub use server::{About, Kube, Options, kubeconfig, serve};

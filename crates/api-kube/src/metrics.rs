@@ -26,6 +26,7 @@ pub(crate) fn serve(call: &Call) -> Reply {
     build(&mut out, call.shared.about());
     process(&mut out);
     objects(&mut out, call);
+    call.shared.counters.write(&mut out);
     Ok(reply::bytes(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8; escaping=values",

@@ -92,6 +92,10 @@ fn one(range: &str, protobuf: bool) -> Option<(f32, Accept)> {
         ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => Shape::Discovery("v2beta1"),
         _ => return None,
     };
+    // Tables and metadata alone are written as JSON.
+    if encoding == Encoding::Protobuf && shape != Shape::Whole {
+        return None;
+    }
     Some((quality, Accept { encoding, shape }))
 }
 

@@ -15,7 +15,7 @@ use crate::negotiate::accept;
 use crate::reply::{self, Reply};
 use crate::server::Shared;
 use crate::target::{Target, target, verb};
-use crate::{discovery, health, metrics, objects};
+use crate::{discovery, health, metrics, objects, proxy, reviews, streams, subresources};
 
 /// Answers a request.
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request, peer: Arc<Peer>) -> Response {
@@ -23,12 +23,16 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request, peer: Arc<Peer
         Ok(manager) => manager,
         Err(e) => return reply::failure(&Failure::unavailable(e)),
     };
+    let began = std::time::Instant::now();
     let mut call = Call::new(shared, manager, request, peer);
-    let outcome = route(&mut call).await;
+    let mut what = ("", "");
+    let outcome = route(&mut call, &mut what).await;
     let mut response = match outcome {
         Ok(response) => response,
         Err(failure) => reply::failure(&failure),
     };
+    let code = response.status().as_u16();
+    call.shared.counters.note(what.0, what.1, code, began.elapsed());
     for text in call.warnings() {
         let text = text
             .replace(['\n', '\r'], " ")
@@ -47,7 +51,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request, peer: Arc<Peer
     response
 }
 
-async fn route(call: &mut Call) -> Reply {
+async fn route(call: &mut Call, what: &mut (&'static str, &'static str)) -> Reply {
     let path = call.path.clone();
     let decoded: Vec<String> = path
         .split('/')
@@ -63,6 +67,7 @@ async fn route(call: &mut Call) -> Reply {
                     && target.sub.is_none()
                     && (target.name.is_empty() || call.method == "GET"));
             let verb = verb(&call.method, &target, watching && target.sub.is_none());
+            *what = (verb, target.kind.plural);
             authorize(call, &target, verb)?;
             call.accept = accept(call.header("accept"), !target.kind.schema.is_empty())?;
             resource(call, target, verb).await
@@ -76,10 +81,15 @@ async fn route(call: &mut Call) -> Reply {
 
 /// Who asks.
 async fn authenticate(call: &Call) -> Result<User> {
-    if authn::bearer(call.header("authorization")).is_some() {
-        return Err(authn::unauthorized());
-    }
-    Ok(authn::of_certificate(&call.peer)?.unwrap_or_else(User::anonymous))
+    let user = match authn::bearer(call.header("authorization")) {
+        Some(token) => {
+            crate::token::user(&call.shared, &call.manager, token, &[])
+                .await?
+                .0
+        }
+        None => authn::of_certificate(&call.peer)?.unwrap_or_else(User::anonymous),
+    };
+    crate::impersonate::act_as(call, user)
 }
 
 fn authorize(call: &Call, target: &Target, verb: &str) -> Result<()> {
@@ -95,7 +105,7 @@ fn authorize(call: &Call, target: &Target, verb: &str) -> Result<()> {
         name: target.name.clone(),
         path: String::new(),
     };
-    if authz::allowed(&call.user, &asked) {
+    if authz::allowed(&call.shared.rules.rules(&call.manager), &call.user, &asked) {
         return Ok(());
     }
     Err(authz::refusal(&call.user, &asked))
@@ -107,7 +117,7 @@ fn authorize_path(call: &Call, path: &str) -> Result<()> {
         path: path.to_owned(),
         ..Attributes::default()
     };
-    if authz::allowed(&call.user, &asked) {
+    if authz::allowed(&call.shared.rules.rules(&call.manager), &call.user, &asked) {
         return Ok(());
     }
     Err(authz::refusal(&call.user, &asked))
@@ -119,6 +129,15 @@ async fn resource(call: &Call, target: Target, verb: &'static str) -> Reply {
         return Err(Failure::method_not_allowed(target.kind, call.method.as_str()));
     }
     match target.sub {
+        None if verb == "create" && !target.kind.is_stored() => {
+            if target.kind.namespaced && target.namespace.is_empty() || !target.name.is_empty() {
+                return Err(not_allowed());
+            }
+            if target.kind.kind == "Binding" {
+                return subresources::bind(call, &target).await;
+            }
+            reviews::serve(call, &target).await
+        }
         None => {
             let collection = target.name.is_empty();
             let fits = match verb {
@@ -134,10 +153,21 @@ async fn resource(call: &Call, target: Target, verb: &'static str) -> Reply {
             }
             objects::serve(call, &target, verb).await
         }
-        Some(sub) if sub.verbs.contains(&verb) && matches!(sub.name, "status" | "finalize") => {
-            objects::serve(call, &target, verb).await
-        }
-        Some(_) => Err(not_allowed()),
+        Some(sub) if !sub.verbs.contains(&verb) => Err(not_allowed()),
+        Some(sub) => match sub.name {
+            "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize" => {
+                objects::serve(call, &target, verb).await
+            }
+            "scale" => subresources::scale(call, &target, verb).await,
+            "binding" => subresources::bind(call, &target).await,
+            "eviction" => subresources::evict(call, &target).await,
+            "token" => subresources::token(call, &target).await,
+            "log" => streams::log(call, &target).await,
+            "exec" | "attach" => streams::process(call, &target).await,
+            "portforward" => streams::forward(call, &target).await,
+            "proxy" => proxy::serve(call, &target).await,
+            _ => Err(not_allowed()),
+        },
     }
 }
 
@@ -157,6 +187,22 @@ async fn other(call: &mut Call, segments: &[&str]) -> Reply {
         [] => Ok(reply::json(&discovery::paths())),
         ["version"] => health::version(call),
         ["metrics"] => metrics::serve(call),
+        ["openapi", rest @ ..] => crate::openapi::serve(call, rest),
+        [".well-known", "openid-configuration"] => Ok(reply::json(&serde_json::json!({
+            "issuer": crate::token::ISSUER,
+            "jwks_uri": format!("{}/openid/v1/jwks", crate::token::ISSUER),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }))),
+        ["openid", "v1", "jwks"] => {
+            let signer = crate::token::signer(&call.shared, &call.manager).await?;
+            Ok(reply::bytes(
+                http::StatusCode::OK,
+                "application/jwk-set+json",
+                signer.jwk().to_string(),
+            ))
+        }
         ["healthz" | "livez" | "readyz", ..] => health::health(call, segments),
         ["api" | "apis", ..] => {
             call.accept = accept(call.header("accept"), false)?;

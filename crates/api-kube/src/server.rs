@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -15,6 +15,7 @@ use tripod_model::{Error, Result};
 
 use crate::authn::MASTERS;
 use crate::router;
+use crate::token::{Issuer, Signer};
 
 /// The port of the Kubernetes API.
 pub(crate) const PORT: u16 = 6443;
@@ -58,6 +59,10 @@ impl Default for About {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
+    pub(crate) rules: crate::rbac::Cache,
+    pub(crate) counters: crate::counters::Counters,
+    /// The cluster and its key of tokens.
+    signer: Mutex<Option<(String, Arc<Signer>)>>,
     port: AtomicU16,
     bootstrapped: AtomicBool,
     about: About,
@@ -67,6 +72,18 @@ impl Shared {
     /// What the server says of itself.
     pub(crate) fn about(&self) -> &About {
         &self.about
+    }
+
+    /// The key of tokens, if it was read.
+    pub(crate) fn signer(&self, cluster: &str) -> Option<Arc<Signer>> {
+        let held = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref()
+            .filter(|(c, _)| c == cluster)
+            .map(|(_, s)| s.clone())
+    }
+
+    pub(crate) fn set_signer(&self, cluster: &str, signer: Arc<Signer>) {
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = Some((cluster.to_owned(), signer));
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -88,6 +105,9 @@ impl Kube {
     pub fn new(engine: Engine, about: About) -> Self {
         Self(Arc::new(Shared {
             engine,
+            rules: crate::rbac::Cache::default(),
+            counters: crate::counters::Counters::default(),
+            signer: Mutex::default(),
             port: AtomicU16::new(PORT),
             bootstrapped: AtomicBool::new(false),
             about,
@@ -135,10 +155,41 @@ pub async fn serve(engine: Engine, options: Options, stop: CancellationToken) {
 }
 
 async fn serve_manager(kube: Kube, manager: Arc<Manager>, options: Options, over: CancellationToken) {
+    manager.set_token_issuer(Arc::new(Issuer {
+        shared: kube.0.clone(),
+        manager: Arc::downgrade(&manager),
+    }));
+    let beginning = tokio::spawn(begin(kube.0.clone(), manager.clone(), over.clone()));
+    serve_listener(kube, manager, options, over).await;
+    // Its end was asked for, or it is done.
+    beginning.abort();
+}
+
+/// Makes what a cluster starts with; tried again while nobody leads.
+async fn begin(shared: Arc<Shared>, manager: Arc<Manager>, over: CancellationToken) {
+    loop {
+        let done = async {
+            crate::bootstrap::ensure(&manager).await?;
+            crate::token::signer(&shared, &manager).await
+        };
+        match done.await {
+            Ok(_) => {
+                shared.bootstrapped.store(true, Ordering::Relaxed);
+                return;
+            }
+            Err(e) => tracing::warn!("the roles of a new cluster are not there yet: {e}"),
+        }
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn serve_listener(kube: Kube, manager: Arc<Manager>, options: Options, over: CancellationToken) {
     loop {
         match listen(&kube, &manager, &options).await {
             Ok(listener) => {
-                kube.0.bootstrapped.store(true, Ordering::Relaxed);
                 let handler = Arc::new(kube);
                 return tripod_edge::serve(listener, handler, tripod_edge::Options::default(), over).await;
             }

@@ -14,7 +14,6 @@ pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) sub: Option<&'static Sub>,
     /// What follows the subresource (of a proxy), with its slash.
-    #[allow(dead_code, reason = "for the proxies that follow")]
     pub(crate) rest: String,
     /// The old form of a watch: `/api/v1/watch/…`.
     pub(crate) watch: bool,

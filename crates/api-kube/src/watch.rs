@@ -365,7 +365,6 @@ fn expired(gone: Gone) -> Failure {
 }
 
 /// A stream of bytes as a body.
-#[allow(dead_code, reason = "for streams of logs")]
 pub(crate) fn body(
     stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 ) -> tripod_edge::Body {

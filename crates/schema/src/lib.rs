@@ -3,10 +3,13 @@
 //! Objects are `serde_json` values here; nothing reads a clock or the store.
 
 pub mod decode;
+pub mod defaults;
 pub mod definitions;
 pub mod failure;
 pub mod kinds;
+pub mod openapi;
 pub mod patch;
+pub mod proto;
 pub mod quantity;
 pub mod selector;
 pub mod table;

@@ -56,6 +56,8 @@ pub(super) async fn insert(call: &Call, target: &Target, object: Value) -> Resul
         if kind.namespaced {
             txn = txn.check(alive(call, target)?, Expected::Exists);
         }
+        crate::admission::create(call, target, &mut candidate)?;
+        crate::admission::charge(call, target, &candidate)?;
         let claims = prepare::claims(kind, &candidate, &[]);
         let stored = prepare::stored_bytes(kind, &mut candidate)?;
         if call.manager.state().get(&key).is_some() {

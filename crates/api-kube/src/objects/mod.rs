@@ -8,8 +8,11 @@ mod prepare;
 mod read;
 mod update;
 
-pub(crate) use prepare::new_uid;
+pub(crate) use delete::{DeleteOptions, remove};
+pub(crate) use fault::model_failure;
+pub(crate) use prepare::{generated, new_uid};
 pub(crate) use read::{Selection, reached, revision};
+pub(crate) use update::change;
 
 use serde_json::Value;
 use tripod_schema::Failure;

@@ -60,7 +60,7 @@ pub(super) fn birth(call: &Call, target: &Target, object: &mut Value) -> Result<
 }
 
 /// A name with five letters after its prefix.
-pub(super) fn generated(prefix: &str) -> String {
+pub(crate) fn generated(prefix: &str) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let end = prefix.char_indices().nth(58).map_or(prefix.len(), |(i, _)| i);
     let mut name = prefix[..end].to_owned();
@@ -157,10 +157,58 @@ pub(super) fn inherit(kind: &Kind, old: &Value, new: &mut Value, sub: Option<&st
                 .collect();
             names.iter().for_each(|name| keep(map, name));
         }
+        Some("finalize") => {
+            // Only who must agree before the namespace goes.
+            let finalizers = map.get("spec").and_then(|s| s.get("finalizers")).cloned();
+            let metadata = old["metadata"].clone();
+            *map = old.as_object().cloned().unwrap_or_default();
+            map.insert("metadata".into(), metadata);
+            let spec = object_mut(new, &["spec"]);
+            match finalizers {
+                Some(list) => drop(spec.insert("finalizers".into(), list)),
+                None => drop(spec.remove("finalizers")),
+            }
+        }
+        Some("ephemeralcontainers") => {
+            let list = map
+                .get("spec")
+                .and_then(|s| s.get("ephemeralContainers"))
+                .cloned();
+            *map = old.as_object().cloned().unwrap_or_default();
+            if let Some(list) = list {
+                object_mut(new, &["spec"]).insert("ephemeralContainers".into(), list);
+            }
+        }
+        Some("resize") => {
+            let said = map.get("spec").cloned().unwrap_or_default();
+            *map = old.as_object().cloned().unwrap_or_default();
+            resized(new, &said);
+        }
         _ if kind.has_status() => keep(map, "status"),
         _ => {}
     }
-    if kind.generation && sub.is_none() && spec_changed(old, new) {
+}
+
+/// Takes over the resources of containers, and how a resize is done.
+fn resized(pod: &mut Value, said: &Value) {
+    for member in ["containers", "initContainers"] {
+        let wanted = tripod_schema::value::list(said, &[member]).to_vec();
+        if let Some(Value::Array(containers)) = object_mut(pod, &["spec"]).get_mut(member) {
+            for container in containers {
+                let same = wanted.iter().find(|w| w["name"] == container["name"]);
+                for part in ["resources", "resizePolicy"] {
+                    if let Some(value) = same.and_then(|w| w.get(part)) {
+                        container[part] = value.clone();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Counts a change of what is wanted.
+pub(super) fn count(kind: &Kind, old: &Value, new: &mut Value, sub: Option<&str>) {
+    if kind.generation && sub != Some("status") && spec_changed(old, new) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }
@@ -284,6 +332,7 @@ mod tests {
         let old = json!({"metadata": {"name": "a", "uid": "u", "generation": 3}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
         let mut new = json!({"metadata": {"name": "a", "uid": "x", "labels": {"l": "1"}}, "spec": {"replicas": 2}, "status": {}});
         inherit(kind, &old, &mut new, None);
+        count(kind, &old, &mut new, None);
         assert_eq!(
             new,
             json!({"metadata": {"name": "a", "uid": "u", "generation": 4, "labels": {"l": "1"}}, "spec": {"replicas": 2}, "status": {"replicas": 1}})

@@ -60,6 +60,8 @@ pub(crate) async fn change(
         let mut new = make(&old)?;
         let based_on = check_preconditions(target, &stored, &new)?;
         prepare::inherit(kind, &old, &mut new, target.sub.map(|s| s.name));
+        crate::admission::update(call, target, &old, &mut new)?;
+        prepare::count(kind, &old, &mut new, target.sub.map(|s| s.name));
         let txn = match transaction(target, &stored, &old, &mut new)? {
             Some(txn) => txn,
             None => return Ok(outward_bytes(kind, &stored.bytes)),

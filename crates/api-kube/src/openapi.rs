@@ -1,0 +1,73 @@
+//! OpenAPI, versions 2 and 3.
+
+use http::StatusCode;
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use serde_json::json;
+use tripod_schema::failure::Result;
+use tripod_schema::{Failure, openapi};
+
+use crate::call::Call;
+use crate::health::VERSION;
+use crate::reply::{self, Reply};
+
+/// Changes when what is described does.
+fn etag() -> String {
+    let (major, minor) = VERSION;
+    format!("\"{major}.{minor}-{}\"", env!("CARGO_PKG_VERSION"))
+}
+
+/// Answers `/openapi/…`.
+pub(crate) fn serve(call: &Call, rest: &[&str]) -> Reply {
+    let fresh = call
+        .headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|v| v.as_bytes() == etag().as_bytes());
+    let document = match rest {
+        ["v2"] => {
+            let wanted = call.header("accept").unwrap_or_default();
+            let json = ["application/json", "*/*", "application/*"]
+                .iter()
+                .any(|t| wanted.contains(t));
+            if !json && !wanted.is_empty() {
+                return Err(Failure::new(
+                    406,
+                    "NotAcceptable",
+                    "only the following media types are accepted: application/json",
+                ));
+            }
+            if fresh {
+                return not_modified();
+            }
+            openapi::v2()
+        }
+        ["v3"] => {
+            let hash = etag().trim_matches('"').to_owned();
+            let paths = openapi::group_versions().into_iter().map(|path| {
+                let url = format!("/openapi/v3/{path}?hash={hash}");
+                (path, json!({"serverRelativeURL": url}))
+            });
+            let paths: serde_json::Map<_, _> = paths.collect();
+            json!({ "paths": paths })
+        }
+        ["v3", "api", version] => openapi::v3("", version).ok_or_else(Failure::no_page)?,
+        ["v3", "apis", group, version] => openapi::v3(group, version).ok_or_else(Failure::no_page)?,
+        _ => return Err(Failure::no_page()),
+    };
+    if fresh {
+        return not_modified();
+    }
+    tagged(reply::json(&document))
+}
+
+fn tagged(mut response: tripod_edge::Response) -> Reply {
+    if let Ok(value) = HeaderValue::from_str(&etag()) {
+        response.headers_mut().insert(ETAG, value);
+    }
+    Ok(response)
+}
+
+fn not_modified() -> Result<tripod_edge::Response> {
+    let mut response = http::Response::new(tripod_edge::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    tagged(response)
+}
