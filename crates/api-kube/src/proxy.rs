@@ -179,7 +179,9 @@ fn service(call: &Call, namespace: &str, name: &str, port: &str) -> Result<Place
     let ports = list(&service, &["spec", "ports"]);
     let chosen = ports
         .iter()
-        .find(|p| port.is_empty() || text(p, &["name"]) == port || p["port"].to_string() == port)
+        .find(|p| {
+            port.is_empty() || text(p, &["name"]) == port || port.parse::<u64>().is_ok_and(|n| p["port"] == n)
+        })
         .ok_or_else(|| {
             Failure::unavailable(format_args!(
                 "no service port {port:?} found for service {name:?}"

@@ -69,6 +69,9 @@ fn scale_of(target: &Target, object: &Value) -> Value {
     })
 }
 
+/// What makes the new scale of the old one.
+type Wanted = Box<dyn Fn(&Value) -> Result<Value> + Send + Sync>;
+
 /// `scale`.
 pub(crate) async fn scale(call: &Call, target: &Target, verb: &str) -> Reply {
     let parent = parent(target);
@@ -80,7 +83,7 @@ pub(crate) async fn scale(call: &Call, target: &Target, verb: &str) -> Reply {
         let object: Value = serde_json::from_slice(&stored.bytes).map_err(Failure::internal)?;
         return value_reply(call, StatusCode::OK, &scale_of(target, &object));
     }
-    let wanted: Box<dyn Fn(&Value) -> Result<Value> + Send + Sync> = if verb == "update" {
+    let wanted: Wanted = if verb == "update" {
         let said = read(call, "autoscaling.v1.Scale", "Scale").await?;
         let name = text(&said, &["metadata", "name"]);
         if !name.is_empty() && name != target.name {
@@ -316,7 +319,7 @@ async fn consume(call: &Call, target: &Target, pod: &Value, budget: &Value) -> R
 pub(crate) async fn token(call: &Call, target: &Target) -> Reply {
     let request = read(call, "authentication.v1.TokenRequest", "TokenRequest").await?;
     let seconds = int(&request, &["spec", "expirationSeconds"]).unwrap_or(3600);
-    if seconds < 600 || seconds > 1 << 32 {
+    if !(600..=1 << 32).contains(&seconds) {
         let why = if seconds < 600 {
             "may not specify a duration less than 10 minutes"
         } else {

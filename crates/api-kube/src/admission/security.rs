@@ -246,7 +246,7 @@ fn restricted(spec: &Value, faults: &mut Vec<String>) {
     };
     let pod_fine = fine(spec);
     if let Some(who) = which(spec, |c| {
-        !fine(c) && !(pod_fine && c.pointer("/securityContext/seccompProfile").is_none())
+        !(fine(c) || pod_fine && c.pointer("/securityContext/seccompProfile").is_none())
     }) {
         faults.push(format!(
             "seccompProfile (pod or {who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"

@@ -93,7 +93,7 @@ pub(super) fn allocate(scene: &Scene<'_>, old: Option<&Value>, service: &mut Val
         return Ok(());
     }
     let wants = ty == "NodePort" || spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
-    let own = old.map(|o| held_by(o)).unwrap_or_default();
+    let own = old.map(held_by).unwrap_or_default();
     node_ports(scene, spec, wants, &own, &title)
 }
 

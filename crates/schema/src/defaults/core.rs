@@ -58,7 +58,7 @@ pub(super) fn apply(resource: &str, object: &mut Value) {
             default_to(map, "rules", Value::Null);
         }
         "rolebindings.rbac.authorization.k8s.io" | "clusterrolebindings.rbac.authorization.k8s.io" => {
-            binding(map)
+            binding(map);
         }
         "certificatesigningrequests.certificates.k8s.io" => {
             let spec = object_mut(object, &["spec"]);
@@ -173,9 +173,8 @@ fn binding(map: &mut Map<String, Value>) {
         default_to(role, "apiGroup", GROUP);
     }
     for subject in each(map, "subjects") {
-        match subject.get("kind").and_then(Value::as_str) {
-            Some("User" | "Group") => default_to(subject, "apiGroup", GROUP),
-            _ => {}
+        if let Some("User" | "Group") = subject.get("kind").and_then(Value::as_str) {
+            default_to(subject, "apiGroup", GROUP);
         }
     }
 }

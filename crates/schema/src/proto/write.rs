@@ -71,10 +71,10 @@ fn field(out: &mut Vec<u8>, number: u32, value: &Value, ty: &Ty) {
     match (ty, value) {
         (Ty::String, Value::String(text)) => put_bytes(out, number, text.as_bytes()),
         (Ty::Bytes, Value::String(text)) => {
-            put_bytes(out, number, &STANDARD.decode(text).unwrap_or_default())
+            put_bytes(out, number, &STANDARD.decode(text).unwrap_or_default());
         }
         (Ty::Int32 | Ty::Int64, Value::Number(n)) => {
-            put_varint_field(out, number, n.as_i64().unwrap_or(0) as u64)
+            put_varint_field(out, number, n.as_i64().unwrap_or(0) as u64);
         }
         (Ty::Bool, Value::Bool(b)) => put_varint_field(out, number, u64::from(*b)),
         (Ty::Double, Value::Number(n)) => {
