@@ -88,7 +88,6 @@ impl Call {
     }
 
     /// Who writes, for managed fields: what the client says, else the first word of its name.
-    #[allow(dead_code, reason = "for managed fields, which follow")]
     pub(crate) fn field_manager(&self) -> String {
         match self.query.get("fieldManager") {
             Some(manager) if !manager.is_empty() => manager.to_owned(),

@@ -205,6 +205,11 @@ impl Kind {
         self.sub("status").is_some()
     }
 
+    /// The kind in whose form objects of this one are stored.
+    pub fn storage(&'static self) -> &'static Self {
+        registry().stored(&self.stored()).unwrap_or(self)
+    }
+
     /// Whether objects are kept in the store (reviews are only answered).
     pub fn is_stored(&self) -> bool {
         self.can("get")

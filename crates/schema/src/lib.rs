@@ -2,6 +2,7 @@
 //!
 //! Objects are `serde_json` values here; nothing reads a clock or the store.
 
+pub mod apply;
 pub mod decode;
 pub mod defaults;
 pub mod definitions;
@@ -14,6 +15,7 @@ pub mod quantity;
 pub mod selector;
 pub mod table;
 pub mod types;
+pub mod validate;
 pub mod value;
 
 pub use failure::{Cause, Failure};

@@ -57,7 +57,7 @@ impl<'a> Scene<'a> {
 /// Completes and judges a new object.
 pub(crate) fn create(call: &Call, target: &Target, object: &mut Value) -> Result<()> {
     let scene = Scene::new(call, target);
-    defaults::apply(target.kind, object);
+    defaults::apply(target.kind.storage(), object);
     match target.kind.resource().as_str() {
         "pods" => {
             pod::complete(&scene, object)?;
@@ -105,7 +105,7 @@ pub(crate) fn update(call: &Call, target: &Target, old: &Value, object: &mut Val
     if target.kind.resource() == "services" {
         service::inherit(old, object);
     }
-    defaults::apply(target.kind, object);
+    defaults::apply(target.kind.storage(), object);
     match target.kind.resource().as_str() {
         "services" => service::allocate(&scene, Some(old), object)?,
         "namespaces" => {

@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 use serde_json::Value;
-use tripod_schema::Failure;
 use tripod_schema::decode::Findings;
 use tripod_schema::failure::Result;
 use tripod_schema::value::{name, namespace, text};
+use tripod_schema::{Failure, apply, validate};
 use tripod_store::{Expected, Key, Txn};
 
 use super::{conformed, fault, prepare};
@@ -26,12 +26,19 @@ pub(super) async fn create(call: &Call, target: &Target) -> Reply {
     let mut object = body::value(call, &bytes, &mut findings)?;
     check_type(target, &object)?;
     conformed(call, target, &mut object, findings)?;
-    let created = insert(call, target, object).await?;
+    let created = insert(call, target, object, None).await?;
     object_reply(call, target.kind, StatusCode::CREATED, &created)
 }
 
 /// Creates an object that was read already, and returns it as it is shown.
-pub(super) async fn insert(call: &Call, target: &Target, object: Value) -> Result<bytes::Bytes> {
+///
+/// `fields` are its managed fields where they are not those of a plain creation.
+pub(super) async fn insert(
+    call: &Call,
+    target: &Target,
+    object: Value,
+    fields: Option<Value>,
+) -> Result<bytes::Bytes> {
     let kind = target.kind;
     let object = inward(kind, object);
     check_namespace(target, &object)?;
@@ -57,7 +64,14 @@ pub(super) async fn insert(call: &Call, target: &Target, object: Value) -> Resul
             txn = txn.check(alive(call, target)?, Expected::Exists);
         }
         crate::admission::create(call, target, &mut candidate)?;
+        validate::create(kind.storage(), &candidate)?;
         crate::admission::charge(call, target, &candidate)?;
+        match &fields {
+            Some(fields) => candidate["metadata"]["managedFields"] = fields.clone(),
+            None => super::with_writer(call, target, |writer| {
+                apply::update(kind.storage(), None, &mut candidate, writer);
+            }),
+        }
         let claims = prepare::claims(kind, &candidate, &[]);
         let stored = prepare::stored_bytes(kind, &mut candidate)?;
         if call.manager.state().get(&key).is_some() {

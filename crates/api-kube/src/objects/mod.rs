@@ -16,7 +16,8 @@ pub(crate) use update::change;
 
 use serde_json::Value;
 use tripod_schema::Failure;
-use tripod_schema::decode::{Findings, conform};
+use tripod_schema::apply::Writer;
+use tripod_schema::decode::{Findings, conform, format_time};
 use tripod_schema::failure::Result;
 use tripod_store::Key;
 
@@ -51,6 +52,17 @@ pub(crate) fn key(target: &Target) -> Key {
         target.namespace.as_str(),
         target.name.as_str(),
     )
+}
+
+/// Does something in the name of who writes.
+pub(crate) fn with_writer<T>(call: &Call, target: &Target, act: impl FnOnce(&Writer<'_>) -> T) -> T {
+    let manager = call.field_manager();
+    let time = format_time(call.now(), false);
+    act(&Writer {
+        manager: &manager,
+        subresource: target.sub.map_or("", |s| s.name),
+        time: &time,
+    })
 }
 
 /// How strictly bodies are read.

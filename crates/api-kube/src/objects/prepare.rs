@@ -5,7 +5,7 @@ use tripod_model::Time;
 use tripod_schema::decode::format_time;
 use tripod_schema::failure::Result;
 use tripod_schema::value::{default_to, object_mut, text};
-use tripod_schema::{Failure, Kind};
+use tripod_schema::{Failure, Kind, registry};
 use tripod_store::Claim;
 
 use crate::call::Call;
@@ -267,6 +267,7 @@ pub(super) fn spec_changed(old: &Value, new: &Value) -> bool {
 /// # Errors
 /// 413 when it is too large.
 pub(super) fn stored_bytes(kind: &Kind, object: &mut Value) -> Result<Vec<u8>> {
+    let kind = registry().stored(&kind.stored()).unwrap_or(kind);
     let map = object_mut(object, &[]);
     map.insert("apiVersion".into(), kind.api_version().into());
     map.insert("kind".into(), kind.kind.into());
@@ -324,7 +325,6 @@ pub(super) fn mark_deleted(object: &mut Value, now: Time, grace: i64) {
 mod tests {
     use super::*;
     use serde_json::json;
-    use tripod_schema::registry;
 
     #[test]
     fn updates_keep_identity_and_status_and_count_changes() {

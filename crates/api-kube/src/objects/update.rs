@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
-use tripod_schema::Failure;
 use tripod_schema::decode::Findings;
 use tripod_schema::failure::Result;
 use tripod_schema::value::{list, name, text};
+use tripod_schema::{Failure, apply, validate};
 use tripod_store::{Expected, StoredObject, Txn};
 
 use super::create::{check_namespace, check_type};
@@ -48,6 +48,16 @@ pub(crate) async fn change(
     target: &Target,
     make: impl Fn(&Value) -> Result<Value>,
 ) -> Result<Bytes> {
+    change_as(call, target, make, false).await
+}
+
+/// As [`change`]; `applied`: the new object says itself who owns its fields.
+pub(super) async fn change_as(
+    call: &Call,
+    target: &Target,
+    make: impl Fn(&Value) -> Result<Value>,
+    applied: bool,
+) -> Result<Bytes> {
     let kind = target.kind;
     for attempt in 1.. {
         let state = call.manager.state();
@@ -61,6 +71,13 @@ pub(crate) async fn change(
         let based_on = check_preconditions(target, &stored, &new)?;
         prepare::inherit(kind, &old, &mut new, target.sub.map(|s| s.name));
         crate::admission::update(call, target, &old, &mut new)?;
+        let sub = target.sub.map(|s| s.name);
+        validate::update(kind.storage(), &old, &new, sub)?;
+        if !applied {
+            super::with_writer(call, target, |writer| {
+                apply::update(kind.storage(), Some(&old), &mut new, writer);
+            });
+        }
         prepare::count(kind, &old, &mut new, target.sub.map(|s| s.name));
         let txn = match transaction(target, &stored, &old, &mut new)? {
             Some(txn) => txn,
