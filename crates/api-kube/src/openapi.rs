@@ -7,13 +7,11 @@ use tripod_schema::failure::Result;
 use tripod_schema::{Failure, openapi};
 
 use crate::call::Call;
-use crate::health::VERSION;
 use crate::reply::{self, Reply};
 
 /// Changes when what is described does.
 fn etag() -> String {
-    let (major, minor) = VERSION;
-    format!("\"{major}.{minor}-{}\"", env!("CARGO_PKG_VERSION"))
+    format!("\"{}-{}\"", crate::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"))
 }
 
 /// Answers `/openapi/…`.
