@@ -147,6 +147,9 @@ pub(crate) struct DaemonArgs {
     /// Taint that the node has from the start; may be repeated.
     #[arg(long = "node-taint", value_name = "KEY=VALUE:EFFECT")]
     pub node_taints: Vec<String>,
+    /// Unix socket of the dashboard. Whoever may open it administers the cluster.
+    #[arg(long, value_name = "PATH")]
+    pub dashboard_socket: Option<PathBuf>,
     /// OCI runtime: the built-in one, or the name or path of another (`runc`, `crun`).
     #[arg(long, default_value = "tripod", value_name = "NAME")]
     pub oci_runtime: String,

@@ -1,6 +1,7 @@
 //! `tripod daemon`: one node in the foreground. Opens the parts, wires them, serves, and ends in an orderly way.
 
 pub(crate) mod aws;
+mod dashboard;
 mod door;
 mod doors;
 mod membership;
@@ -67,11 +68,13 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     fs::create_dir_all(&run_dir)?;
     // Bound first: a wrong address is told before anything is started.
     let listeners = doors::bind(&args).await?;
+    let dashboard = dashboard::bind(&args).await?;
     let node = open_node(&args, &root, &run_dir).await?;
     let stop = CancellationToken::new();
     let sessions = membership::spawn(&node.agent, &node.engine, stop.clone());
     let kube = doors::serve_kube(&args, &root, &node, stop.clone());
     let aws = aws::spawn(&node.engine, args.aws_listen.clone(), &root, stop.clone());
+    let pages = dashboard::serve(dashboard, &node, stop.clone());
     let served = doors::serve(listeners, &args, &root, &node, stop.clone());
     tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
     notify::ready();
@@ -85,6 +88,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     served.await.map_err(Error::internal)?;
     kube.await.map_err(Error::internal)?;
     aws.await.map_err(Error::internal)?;
+    pages.await.map_err(Error::internal)?;
     if args.stop_containers {
         node.agent.stop_all().await;
     }

@@ -92,6 +92,8 @@ fn daemon_arguments(paths: &NodePaths, record: &Record, node: &NodeRecord) -> Ve
         format!("unix://{}", paths.socket.display()),
         "--host".into(),
         "unix:///run/docker.sock".into(),
+        "--dashboard-socket".into(),
+        paths.dashboard.display().to_string(),
         "--advertise-addr".into(),
         node.address.to_string(),
         "--stop-containers".into(),
