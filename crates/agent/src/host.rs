@@ -50,6 +50,11 @@ impl HostFacts {
             memory: memory_total(),
         }
     }
+
+    /// Bytes of memory.
+    pub(crate) fn read_memory() -> u64 {
+        memory_total()
+    }
 }
 
 /// The machine's architecture in OCI's words.

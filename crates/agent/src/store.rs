@@ -21,6 +21,8 @@ pub(crate) enum Table {
     Networks,
     /// Volumes by name.
     Volumes,
+    /// Places of pods by their unique identifiers.
+    Places,
 }
 
 impl Table {
@@ -29,6 +31,7 @@ impl Table {
             Self::Containers => "containers",
             Self::Networks => "networks",
             Self::Volumes => "volumes",
+            Self::Places => "places",
         })
     }
 }

@@ -360,6 +360,8 @@ pub enum NamespaceMode {
     Host,
     /// That of another container, by identifier.
     Container(String),
+    /// One that is kept at this path.
+    Path(std::path::PathBuf),
 }
 
 /// Where the log of a container goes.

@@ -129,6 +129,22 @@ impl Volumes for VolumeStore {
         .await
     }
 
+    async fn mount_at(&self, dir: &Path, kind: &str, source: &str, options: &str) -> Result<()> {
+        let all = [("type", kind), ("device", source), ("o", options)];
+        let all: BTreeMap<String, String> = all.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let dir = dir.to_owned();
+        self.blocking(move |_| match overlay::is_mounted(&dir) {
+            true => Ok(()),
+            false => mount_options(&dir, &all),
+        })
+        .await
+    }
+
+    async fn unmount_at(&self, dir: &Path) -> Result<()> {
+        let dir = dir.to_owned();
+        self.blocking(move |_| overlay::detach(&dir).map(drop)).await
+    }
+
     fn filesystem(&self, path: &Path) -> Result<FilesystemUsage> {
         let fs = rustix::fs::statvfs(path).map_err(std::io::Error::from)?;
         Ok(FilesystemUsage {

@@ -1,28 +1,81 @@
 //! The pods of this node that run from their PodSpec, and what was last said of each.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tripod_model::door::ContainerTarget;
 use tripod_model::k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
+use super::place::PlaceRecord;
 use crate::Agent;
 
-/// Statuses by `namespace/name`.
+/// What is known of pods.
 #[derive(Default)]
-pub(crate) struct PodTable(Mutex<HashMap<String, Arc<PodStatus>>>);
+pub(crate) struct PodTable {
+    /// Unique identifiers and statuses by `namespace/name`.
+    statuses: Mutex<HashMap<String, (String, Arc<PodStatus>)>>,
+    /// Places by unique identifier.
+    places: Mutex<HashMap<String, PlaceRecord>>,
+}
 
 impl PodTable {
     fn get(&self, key: &str) -> Option<Arc<PodStatus>> {
-        self.0
+        self.statuses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
-            .cloned()
+            .map(|(_, status)| status.clone())
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<String, PlaceRecord>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Agent {
+    pub(super) fn set_pod_status(&self, key: &str, uid: &str, status: &PodStatus) {
+        let mut statuses = self
+            .inner
+            .pods
+            .statuses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        statuses.insert(key.to_owned(), (uid.to_owned(), Arc::new(status.clone())));
+    }
+
+    pub(super) fn forget_pod(&self, key: &str, uid: &str) {
+        let mut statuses = self
+            .inner
+            .pods
+            .statuses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if statuses.get(key).is_some_and(|(known, _)| known == uid) {
+            statuses.remove(key);
+        }
+    }
+
+    pub(super) fn place_of(&self, uid: &str) -> Option<PlaceRecord> {
+        self.inner.pods.places().get(uid).cloned()
+    }
+
+    pub(super) fn keep_place(&self, record: PlaceRecord) {
+        self.inner.pods.places().insert(record.uid.clone(), record);
+    }
+
+    pub(super) fn forget_place(&self, uid: &str) {
+        self.inner.pods.places().remove(uid);
+    }
+
+    /// Unique identifiers of the pods that have a place here, and the names of their sandboxes.
+    pub(crate) fn pod_places(&self) -> Vec<(String, String)> {
+        let places = self.inner.pods.places();
+        places
+            .values()
+            .map(|p| (p.uid.clone(), p.sandbox.clone()))
+            .collect()
+    }
+
     /// Whether a pod that runs from its PodSpec is here.
     pub(crate) fn has_pod(&self, key: &str) -> bool {
         self.inner.pods.get(key).is_some()

@@ -29,6 +29,7 @@ impl Agent {
             .map(|a| (a.id.clone(), a))
             .collect();
         self.follow_runtime();
+        self.recover_places().await?;
         self.remove_strangers(&adopted).await?;
         let mut adoptions = tokio::task::JoinSet::new();
         for container in self.inner.table.all() {
@@ -95,7 +96,7 @@ impl Agent {
         });
         self.hold_addresses(&record.endpoints);
         let mode = record.spec.network.mode.as_str();
-        if mode != "host" && !mode.starts_with("container:") {
+        if super::start::has_own_sandbox(mode) {
             let embedded = self.has_embedded_dns(&record.endpoints);
             let (_, upstream) = files::resolv_conf(&record.spec, embedded);
             let real: Vec<_> = record
@@ -157,7 +158,11 @@ impl Agent {
             .filter(|(_, a)| a.exit.is_none())
             .map(|(id, _)| id)
             .collect();
+        let places = self.pod_places();
         for sandbox in self.net().sandboxes().await? {
+            if places.iter().any(|(_, s)| *s == sandbox) {
+                continue;
+            }
             if !known.contains(&sandbox) || !running.contains(&sandbox) {
                 self.net().remove_sandbox(&sandbox).await?;
             }

@@ -7,7 +7,7 @@ use tripod_model::container::{ContainerState, ContainerStatus, InjectedFile};
 use tripod_model::network::{Endpoint, PublishedPort};
 use tripod_model::{Error, ErrorKind, Result};
 
-use crate::ports::{PortRequest, ResolvedMount, SandboxDns, StartRequest};
+use crate::ports::{PortRequest, ResolvedMount, SANDBOX_MODE, SandboxDns, StartRequest};
 use crate::record::{ContainerRecord, Owner};
 use crate::store::Table;
 use crate::table::Container;
@@ -213,6 +213,16 @@ impl Agent {
         if let Some(other) = mode.strip_prefix("container:") {
             return self.join_network(record, other).await;
         }
+        if let Some(sandbox) = mode.strip_prefix(SANDBOX_MODE) {
+            // It exists: this only tells its path. What it resolves is in files of the pod.
+            let netns = self.net().create_sandbox(sandbox, &SandboxDns::default()).await?;
+            return Ok(NetworkUp {
+                netns: Some(netns),
+                endpoints: Vec::new(),
+                ports: Vec::new(),
+                resolv: String::new(),
+            });
+        }
         if mode == "host" {
             let (resolv, _) = files::resolv_conf(&record.spec, false);
             return Ok(NetworkUp {
@@ -331,13 +341,18 @@ impl Agent {
     /// Takes the sandbox away and gives addresses back.
     pub(crate) async fn network_down(&self, record: &ContainerRecord, endpoints: &[Endpoint]) {
         let mode = record.spec.network.mode.as_str();
-        if mode != "host" && !mode.starts_with("container:") {
+        if has_own_sandbox(mode) {
             if let Err(e) = self.net().remove_sandbox(&record.id).await {
                 tracing::warn!("the sandbox of {} stays: {e}", record.name);
             }
             self.release_addresses(&record.owner, endpoints).await;
         }
     }
+}
+
+/// Whether a container has a network namespace of its own.
+pub(super) fn has_own_sandbox(mode: &str) -> bool {
+    mode != "host" && !mode.starts_with("container:") && !mode.starts_with(SANDBOX_MODE)
 }
 
 /// The exit status that Docker gives a container whose command could not be started.

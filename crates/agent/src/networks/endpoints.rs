@@ -26,6 +26,9 @@ impl Agent {
             network.mode = format!("container:{}", other.id);
             return Ok(Vec::new());
         }
+        if network.mode.starts_with(crate::ports::SANDBOX_MODE) {
+            return Ok(Vec::new());
+        }
         let main = network.mode.clone();
         let is_main = |r: &EndpointRequest| r.network == main || (main == "bridge" && r.network == "default");
         if !network.endpoints.iter().any(is_main) {
@@ -126,7 +129,7 @@ impl Agent {
         Ok(endpoint)
     }
 
-    fn take_address(
+    pub(crate) fn take_address(
         &self,
         network_id: &str,
         pool: &tripod_model::network::Subnet,
@@ -285,7 +288,7 @@ fn endpoint_names(record: &ContainerRecord, endpoint: &Endpoint, spec: &NetworkS
 }
 
 /// Docker's hardware address of an IPv4 address: `02:42:` and its four bytes.
-fn mac_of(address: IpAddr) -> String {
+pub(crate) fn mac_of(address: IpAddr) -> String {
     match address {
         IpAddr::V4(a) => {
             let [a, b, c, d] = a.octets();

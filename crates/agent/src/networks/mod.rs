@@ -18,6 +18,7 @@ use crate::store::Table;
 use crate::{Agent, names as ids};
 
 pub use attach::ConnectRequest;
+pub(crate) use endpoints::mac_of;
 
 /// A network and the containers in it.
 #[derive(Debug, Clone)]
@@ -63,8 +64,8 @@ pub trait ClusterNetworks: Send + Sync {
 }
 
 #[derive(Default)]
-struct Addresses {
-    used: BTreeSet<IpAddr>,
+pub(crate) struct Addresses {
+    pub(crate) used: BTreeSet<IpAddr>,
     cursor: Option<IpAddr>,
 }
 
@@ -76,7 +77,7 @@ pub(crate) struct Networks {
     cluster: RwLock<HashMap<String, Arc<NetworkSpec>>>,
     /// Names that the cluster gives, by network.
     cluster_names: Mutex<HashMap<String, Arc<Vec<NameRecord>>>>,
-    addresses: Mutex<HashMap<String, Addresses>>,
+    pub(crate) addresses: Mutex<HashMap<String, Addresses>>,
     /// Orders the making of networks, so that two do not choose the same subnet.
     making: tokio::sync::Mutex<()>,
     /// Orders updates of names, so that an older set does not overwrite a newer one.

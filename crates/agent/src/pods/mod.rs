@@ -19,7 +19,7 @@ use tripod_model::network::policy::Policies;
 use tripod_model::pod::Pod;
 use tripod_model::session::{Assignment, DataItem, PodReport, Token, TokenRequest};
 
-use crate::{Agent, Owner, RemoveOptions};
+use crate::{Agent, Owner, RemoveOptions, kube};
 pub use spec::NodeIdentity;
 
 /// A node's connection to a manager.
@@ -48,6 +48,10 @@ struct Pods {
     agent: Agent,
     node: NodeIdentity,
     workers: HashMap<String, watch::Sender<Wish>>,
+    /// Workers of pods whose names other pods have by now.
+    departing: Vec<watch::Sender<Wish>>,
+    /// What pods that run from their PodSpec refer to.
+    inputs: Arc<kube::Inputs>,
     data: Arc<Mutex<BTreeMap<String, Arc<DataItem>>>>,
     reports: mpsc::UnboundedSender<PodReport>,
     /// Networks to be taken away as soon as no container is in them.
@@ -68,6 +72,8 @@ impl Agent {
         let (reports, queue) = mpsc::unbounded_channel();
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut pods = Pods {
+            inputs: Arc::new(kube::Inputs::new(session.clone())),
+            departing: Vec::new(),
             agent: self.clone(),
             node,
             workers: HashMap::new(),
@@ -115,6 +121,9 @@ impl Agent {
             }
         }
         removals.join_all().await;
+        for (uid, _) in self.pod_places() {
+            self.discard_pod(&uid).await;
+        }
         self.net().set_frontends(&[]).await?;
         self.net().set_policies(&Policies::default()).await?;
         self.net().set_cluster_names(&ClusterNames::default()).await?;
@@ -152,8 +161,12 @@ impl Pods {
             fabric,
             policies,
             cluster_names,
+            inputs,
+            removed_inputs,
+            node,
             ..
         } = assignment;
+        self.inputs.apply(full, inputs, &removed_inputs, node);
         {
             let mut known = self.data.lock().unwrap_or_else(PoisonError::into_inner);
             known.extend(data.into_iter().map(|d| (d.id.clone(), d)));
@@ -213,7 +226,7 @@ impl Pods {
         }
         let mut wanted = BTreeSet::new();
         for pod in pods {
-            wanted.insert(pod_key(&pod));
+            wanted.insert(pod.metadata.uid.clone());
             self.tell(pod);
         }
         for key in removed_pods {
@@ -229,20 +242,43 @@ impl Pods {
     fn tell(&mut self, pod: Arc<Pod>) {
         let key = pod_key(&pod);
         let wish = Wish { pod, gone: false };
+        let uid = wish.pod.metadata.uid.clone();
+        // A namesake of a pod that has not ended yet.
+        if self
+            .workers
+            .get(&key)
+            .is_some_and(|w| w.borrow().pod.metadata.uid != uid)
+            && let Some(old) = self.workers.remove(&key)
+        {
+            old.send_modify(|wish| wish.gone = true);
+            self.departing.push(old);
+        }
         match self.workers.get(&key) {
             Some(worker) => {
                 worker.send_replace(wish);
             }
             None => {
+                let swarm = wish.pod.swarm().is_some();
                 let (sender, receiver) = watch::channel(wish);
                 self.workers.insert(key.clone(), sender);
+                let ended = (format!("{key} {uid}"), self.ended.clone());
+                if !swarm {
+                    kube::spawn(
+                        self.agent.clone(),
+                        self.inputs.clone(),
+                        receiver,
+                        self.reports.clone(),
+                        ended,
+                    );
+                    return;
+                }
                 worker::spawn(
                     self.agent.clone(),
                     self.node.clone(),
                     receiver,
                     self.data.clone(),
                     self.reports.clone(),
-                    (key, self.ended.clone()),
+                    ended,
                 );
             }
         }
@@ -274,11 +310,19 @@ impl Pods {
 
     /// Containers of pods that this node is not to run: left over from before.
     fn remove_unassigned(&self, wanted: &BTreeSet<String>) {
+        let live = self.workers.values().chain(&self.departing);
+        let live: BTreeSet<String> = live.map(|w| w.borrow().pod.metadata.uid.clone()).collect();
+        let unwanted = |uid: &str| !wanted.contains(uid) && !live.contains(uid);
+        let mut pods: BTreeSet<String> = self.agent.pod_places().into_iter().map(|(uid, _)| uid).collect();
+        pods.retain(|uid| unwanted(uid));
         for record in self.agent.containers() {
-            let Owner::Pod { pod, .. } = &record.owner else {
+            let Owner::Pod { uid, container, .. } = &record.owner else {
                 continue;
             };
-            if !wanted.contains(pod) && !self.workers.contains_key(pod) {
+            if !unwanted(uid) {
+                continue;
+            }
+            if container.is_empty() {
                 let agent = self.agent.clone();
                 let ended = self.ended.clone();
                 tokio::spawn(async move {
@@ -295,12 +339,30 @@ impl Pods {
                     // No worker's key: its networks may be empty now.
                     let _ = ended.send(String::new());
                 });
+            } else {
+                pods.insert(uid.clone());
             }
+        }
+        for uid in pods {
+            let (agent, ended) = (self.agent.clone(), self.ended.clone());
+            tokio::spawn(async move {
+                agent.discard_pod(&uid).await;
+                let _ = ended.send(String::new());
+            });
         }
     }
 
-    async fn worker_ended(&mut self, key: &str) {
-        self.workers.remove(key);
+    /// A worker has ended: `namespace/name`, a space, and the pod's unique identifier.
+    async fn worker_ended(&mut self, ended: &str) {
+        self.departing.retain(|sender| !sender.is_closed());
+        if let Some((key, uid)) = ended.split_once(' ')
+            && self
+                .workers
+                .get(key)
+                .is_some_and(|w| w.borrow().pod.metadata.uid == uid)
+        {
+            self.workers.remove(key);
+        }
         self.leave_networks().await;
     }
 

@@ -247,6 +247,16 @@ pub trait Runtime: Send + Sync {
     async fn unpause(&self, id: &str) -> Result<()>;
     /// Changes limits of a running container.
     async fn update(&self, id: &str, resources: &Resources) -> Result<()>;
+    /// Keeps an IPC and a UTS namespace with this host name at `dir/ipc` and `dir/uts`, for the containers of a pod
+    /// ([`tripod_model::container::NamespaceMode::Path`]); nothing to do when they are there.
+    async fn keep_namespaces(&self, dir: &std::path::Path, hostname: &str) -> Result<()>;
+    /// Lets them go.
+    async fn drop_namespaces(&self, dir: &std::path::Path) -> Result<()>;
+    /// Makes a cgroup below which containers have theirs (`Resources::cgroup_parent`), with limits of its own; or
+    /// changes them.
+    async fn group(&self, path: &str, resources: &Resources) -> Result<()>;
+    /// Removes it.
+    async fn remove_group(&self, path: &str) -> Result<()>;
     /// Forgets the record of an exit, once the agent has stored it.
     async fn acknowledge_exit(&self, id: &str, run: u64) -> Result<()>;
     /// Removes what is left of a container: cgroup, bundle, keeper's record, log files.

@@ -22,6 +22,10 @@ pub trait Volumes: Send + Sync {
     async fn remove(&self, name: &str) -> Result<()>;
     /// Whether the directory is empty.
     async fn is_empty(&self, path: PathBuf) -> Result<bool>;
+    /// Mounts a filesystem (`tmpfs`, `nfs` …) at a directory that is there; nothing to do when something is mounted.
+    async fn mount_at(&self, dir: &std::path::Path, kind: &str, source: &str, options: &str) -> Result<()>;
+    /// Unmounts it; nothing mounted is no error.
+    async fn unmount_at(&self, dir: &std::path::Path) -> Result<()>;
     /// Space of the filesystem that holds a path.
     fn filesystem(&self, path: &std::path::Path) -> Result<tripod_model::door::FilesystemUsage>;
     /// Bytes in the directory.

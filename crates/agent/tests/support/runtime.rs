@@ -238,6 +238,22 @@ impl Runtime for FakeRuntime {
         self.script.step("runtime.update", id).await
     }
 
+    async fn keep_namespaces(&self, _: &std::path::Path, hostname: &str) -> Result<()> {
+        self.script.step("runtime.keep_namespaces", hostname).await
+    }
+
+    async fn drop_namespaces(&self, _: &std::path::Path) -> Result<()> {
+        Ok(())
+    }
+
+    async fn group(&self, path: &str, _: &Resources) -> Result<()> {
+        self.script.step("runtime.group", path).await
+    }
+
+    async fn remove_group(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
     async fn acknowledge_exit(&self, id: &str, run: u64) -> Result<()> {
         self.script.step("runtime.acknowledge_exit", id).await?;
         self.lock().exits.remove(&(id.to_owned(), run));

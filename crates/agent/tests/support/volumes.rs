@@ -92,6 +92,17 @@ impl Volumes for FakeVolumes {
         Ok(true)
     }
 
+    async fn mount_at(&self, dir: &std::path::Path, kind: &str, _: &str, _: &str) -> Result<()> {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        self.script
+            .step("volumes.mount_at", &format!("{kind} {name}"))
+            .await
+    }
+
+    async fn unmount_at(&self, _: &std::path::Path) -> Result<()> {
+        Ok(())
+    }
+
     fn filesystem(&self, _: &std::path::Path) -> Result<tripod_model::door::FilesystemUsage> {
         Ok(tripod_model::door::FilesystemUsage::default())
     }

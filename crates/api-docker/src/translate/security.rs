@@ -153,6 +153,8 @@ pub(crate) fn show_namespace(mode: &NamespaceMode, default: &str) -> String {
         NamespaceMode::None => "none".into(),
         NamespaceMode::Host => "host".into(),
         NamespaceMode::Container(id) => format!("container:{id}"),
+        // A pod's: the API has no word for it.
+        NamespaceMode::Path(_) => "private".into(),
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// The cgroup `PARENT/ID`.
+    /// The cgroup `PARENT/ID`, or `PARENT` itself.
     pub(crate) fn new(mounts: &std::sync::Arc<Mounts>, parent: &str, id: &str) -> Result<Self> {
         let mut path = PathBuf::new();
         for part in parent.split('/').filter(|p| !p.is_empty() && *p != ".") {
@@ -104,7 +104,9 @@ impl Cgroup {
             }
             path.push(part);
         }
-        path.push(id);
+        if !id.is_empty() {
+            path.push(id);
+        }
         Ok(Self {
             mounts: mounts.clone(),
             path,

@@ -1,6 +1,7 @@
 //! The [`Runtime`](tripod_agent::ports::Runtime) port: containers by an OCI runtime and the keeper.
 
 mod files;
+mod namespaces;
 mod notices;
 mod port;
 mod start;

@@ -15,8 +15,8 @@ use tripod_agent::ports::{
 use tripod_model::container::Resources;
 use tripod_model::{Error, Result};
 
-use super::{BUILTIN, Entry, OciRuntime, Shared, blocking, files, notices, start, streams};
-use crate::cgroup::Limits;
+use super::{BUILTIN, Entry, OciRuntime, Shared, blocking, files, namespaces, notices, start, streams};
+use crate::cgroup::{Cgroup, Limits};
 use crate::keeper::wire::{ExecOrder, Reply, Request};
 use crate::logs::reader;
 use crate::spec::{self, user};
@@ -200,6 +200,27 @@ impl Runtime for OciRuntime {
         self.shared
             .with(id, move |e| limits.apply(&e.cgroup).map(drop))
             .await
+    }
+
+    async fn keep_namespaces(&self, dir: &std::path::Path, hostname: &str) -> Result<()> {
+        let (dir, hostname) = (dir.to_owned(), hostname.to_owned());
+        blocking(move || namespaces::keep(&dir, &hostname)).await
+    }
+
+    async fn drop_namespaces(&self, dir: &std::path::Path) -> Result<()> {
+        let dir = dir.to_owned();
+        blocking(move || namespaces::drop_kept(&dir)).await
+    }
+
+    async fn group(&self, path: &str, resources: &Resources) -> Result<()> {
+        let limits = Limits::of(resources)?;
+        let cgroup = Cgroup::new(&self.shared.mounts, path, "")?;
+        blocking(move || cgroup.create(&limits).map(drop)).await
+    }
+
+    async fn remove_group(&self, path: &str) -> Result<()> {
+        let cgroup = Cgroup::new(&self.shared.mounts, path, "")?;
+        blocking(move || Ok(cgroup.remove()?)).await
     }
 
     async fn acknowledge_exit(&self, id: &str, run: u64) -> Result<()> {

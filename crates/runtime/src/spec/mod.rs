@@ -179,6 +179,7 @@ fn namespaces(request: &StartRequest, host: &Host, settled: &Settled) -> Result<
     ] {
         match mode {
             NamespaceMode::Host => {}
+            NamespaceMode::Path(path) => all.push(json!({"type": kind, "path": path})),
             NamespaceMode::Container(id) => {
                 let pid = peer(settled, id)?;
                 all.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{proc_name}")}));

@@ -1,0 +1,547 @@
+//! One pod's worker: looks at what is wanted and what is there, has the next things done, and tells the manager.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tripod_model::Time;
+use tripod_model::k8s_openapi::api::core::v1::PodStatus;
+use tripod_model::session::{PodEvent, PodReport};
+
+use super::actions::{Begun, Failure, Notifier, StartOrder};
+use super::desc::PodDesc;
+use super::env::Addresses;
+use super::inputs::Inputs;
+use super::place::{Place, PlaceError};
+use super::probes::Kind;
+use super::status::{self, Facts, Known, Verdict};
+use super::step::{self, Action, Plan, Seen};
+use crate::Agent;
+use crate::pods::Wish;
+
+/// What tasks tell the worker.
+pub(super) enum Note {
+    Event(PodEvent),
+    Placed(Result<Box<Place>, PlaceError>),
+    Left,
+    Begun(String, Result<Begun, Failure>),
+    /// The handler after the start is done; false: it failed.
+    Hooked(String, String, bool),
+    /// The run of that identifier changed: it ended, or its health did.
+    Changed(String, String),
+    Stopped(String),
+    Probed {
+        name: String,
+        id: String,
+        kind: Kind,
+        ok: bool,
+        verdict: Option<bool>,
+        message: String,
+    },
+    /// It has been told that its image cannot be pulled: now it waits.
+    Backing(String),
+}
+
+/// What is being done to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    Starting,
+    Stopping,
+}
+
+/// A container as the worker knows it.
+#[derive(Default)]
+pub(super) struct Track {
+    pub known: Known,
+    pub busy: Option<Busy>,
+    pub not_before: Option<Time>,
+    /// Seconds of the pause before the next start but one; 0 is none.
+    pub pause: i64,
+    /// Seconds of the pause before the next pull.
+    pub image_pause: i64,
+    /// Number of the next run.
+    pub attempt: u32,
+    /// Cancels the probes of the run.
+    pub probes: CancellationToken,
+    /// Seconds of grace of a probe that ended it.
+    pub grace: Option<i64>,
+}
+
+/// The pod's place, and what is known of it.
+pub(super) enum PlaceState {
+    None,
+    /// Failed; tried again then, and the pause after that.
+    Waiting(Time, Duration),
+    Busy(Duration),
+    Ready(Arc<Place>),
+}
+
+/// Since when, and until when, it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    pub until: Instant,
+    /// Seconds of grace that `until` follows from.
+    pub grace: i64,
+}
+
+/// The time by a clock that nobody sets while the worker lives.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock(Instant, Time);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now(), Time::now())
+    }
+
+    pub(super) fn now(&self) -> Time {
+        let elapsed = jiff::SignedDuration::try_from(self.0.elapsed()).unwrap_or_default();
+        self.1.saturating_add(elapsed).unwrap_or(Time::MAX)
+    }
+}
+
+/// A pod's worker.
+pub(super) struct Worker {
+    pub clock: Clock,
+    pub agent: Agent,
+    pub inputs: Arc<Inputs>,
+    pub reports: mpsc::UnboundedSender<PodReport>,
+    pub wishes: watch::Receiver<Wish>,
+    pub desc: Arc<PodDesc>,
+    pub gone: bool,
+    pub tracks: BTreeMap<String, Track>,
+    pub place: PlaceState,
+    pub addresses: Addresses,
+    pub notify: Notifier,
+    pub notes: mpsc::UnboundedReceiver<Note>,
+    pub events: Vec<PodEvent>,
+    pub last: Option<PodStatus>,
+    pub health_told: bool,
+    pub ending: Option<Ending>,
+    pub verdict: Option<Verdict>,
+    pub started: Option<Time>,
+    pub over: bool,
+    /// When tokens are to be replaced.
+    pub rotation: Option<Time>,
+    pub told_gone: bool,
+    /// Told of each change of what pods refer to.
+    pub changes: watch::Receiver<u64>,
+}
+
+/// Runs a pod until it is gone from the store and from the node.
+pub(crate) fn spawn(
+    agent: Agent,
+    inputs: Arc<Inputs>,
+    wishes: watch::Receiver<Wish>,
+    reports: mpsc::UnboundedSender<PodReport>,
+    (key, ended): (String, mpsc::UnboundedSender<String>),
+) {
+    tokio::spawn(async move {
+        let wish = wishes.borrow().clone();
+        match PodDesc::new(wish.pod.clone()) {
+            Ok(desc) => {
+                let (sender, notes) = mpsc::unbounded_channel();
+                let changes = inputs.changes();
+                let mut worker = Worker {
+                    clock: Clock::start(),
+                    started: wish.pod.status.start_time,
+                    gone: wish.gone,
+                    agent: agent.clone(),
+                    inputs,
+                    reports,
+                    wishes,
+                    desc: Arc::new(desc),
+                    tracks: BTreeMap::new(),
+                    place: PlaceState::None,
+                    addresses: Addresses::default(),
+                    notify: Notifier(sender),
+                    notes,
+                    events: Vec::new(),
+                    last: None,
+                    health_told: false,
+                    ending: None,
+                    verdict: None,
+                    over: false,
+                    rotation: None,
+                    told_gone: false,
+                    changes,
+                };
+                worker.run().await;
+            }
+            Err(e) => refuse(&reports, &wish, &e.message, wishes).await,
+        }
+        if let Some((name, uid)) = key.split_once(' ') {
+            agent.forget_pod(name, uid);
+        }
+        let _ = ended.send(key);
+    });
+}
+
+/// A pod that cannot be read fails, and goes when it is told to.
+async fn refuse(
+    reports: &mpsc::UnboundedSender<PodReport>,
+    wish: &Wish,
+    why: &str,
+    mut wishes: watch::Receiver<Wish>,
+) {
+    let report = |gone: bool| PodReport {
+        pod: format!("{}/{}", wish.pod.metadata.namespace, wish.pod.metadata.name),
+        uid: wish.pod.metadata.uid.clone(),
+        state: tripod_model::swarm::TaskState::Failed,
+        error: why.to_owned(),
+        kube: Some(Box::new(PodStatus {
+            phase: Some("Failed".into()),
+            reason: Some("InvalidSpec".into()),
+            message: Some(why.to_owned()),
+            ..PodStatus::default()
+        })),
+        gone,
+        ..PodReport::default()
+    };
+    let _ = reports.send(report(false));
+    let leaves = |w: &Wish| w.gone || w.pod.metadata.deletion_timestamp.is_some();
+    if wishes.wait_for(leaves).await.is_ok() {
+        let _ = reports.send(report(true));
+        let _ = wishes.wait_for(|w| w.gone).await;
+    }
+}
+
+impl Worker {
+    async fn run(&mut self) {
+        self.recover().await;
+        if self.started.is_none() {
+            self.started = Some(self.clock.now());
+        }
+        loop {
+            self.take_wish();
+            let plan = self.step();
+            self.report();
+            if self.over && (self.gone || self.desc.deleting()) && !self.told_gone {
+                self.agent.discard_pod(self.desc.uid()).await;
+                self.told_gone = true;
+                self.report_gone();
+            }
+            if self.told_gone && self.gone {
+                return;
+            }
+            if !self.wait(plan.wake).await {
+                return;
+            }
+        }
+    }
+
+    /// Takes over what is wanted now.
+    fn take_wish(&mut self) {
+        let wish = self.wishes.borrow_and_update().clone();
+        self.gone = wish.gone;
+        if !Arc::ptr_eq(&wish.pod, &self.desc.pod) {
+            match PodDesc::new(wish.pod.clone()) {
+                Ok(desc) => {
+                    let before = std::mem::replace(&mut self.desc, Arc::new(desc));
+                    self.resize(&before);
+                    // Labels and annotations may be files.
+                    if before.pod.metadata.labels != self.desc.pod.metadata.labels
+                        || before.pod.metadata.annotations != self.desc.pod.metadata.annotations
+                    {
+                        self.rotation = Some(Time::UNIX_EPOCH);
+                    }
+                }
+                Err(e) => self.notify.warn_pod("InvalidSpec", &e.message),
+            }
+        }
+        let now = self.clock.now();
+        if self.verdict.is_none()
+            && !self.over
+            && self.desc.deadline(self.started).is_some_and(|at| at <= now)
+        {
+            let message = "Pod was active on the node longer than the specified deadline";
+            self.verdict = Some(Verdict {
+                reason: "DeadlineExceeded".into(),
+                message: message.into(),
+            });
+            self.events.push(PodEvent {
+                reason: "DeadlineExceeded".into(),
+                message: message.into(),
+                at: Some(now),
+                ..PodEvent::default()
+            });
+        }
+        if self.ends() {
+            self.hurry();
+        }
+    }
+
+    fn ends(&self) -> bool {
+        self.gone || self.desc.deleting() || self.desc.shut_down() || self.verdict.is_some()
+    }
+
+    /// Keeps the time until which everything is to have ended; a shorter grace brings it forward.
+    fn hurry(&mut self) {
+        let forced = self.gone && !self.desc.deleting();
+        let grace = if forced { 1 } else { self.desc.grace() };
+        let shorter = self.ending.is_none_or(|e| grace < e.grace);
+        if !shorter {
+            return;
+        }
+        let until = Instant::now() + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let again = self.ending.is_some();
+        self.ending = Some(Ending { until, grace });
+        if !again {
+            return;
+        }
+        for track in self.tracks.values().filter(|t| t.busy == Some(Busy::Stopping)) {
+            let (agent, id) = (self.agent.clone(), track.known.id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep_until(until).await;
+                // It may have ended in the meantime.
+                let _ = agent.kill_container(&id, crate::signals::SIGKILL).await;
+            });
+        }
+    }
+
+    fn facts<'a>(&'a self, known: &'a BTreeMap<String, Known>, now: Time) -> Facts<'a> {
+        Facts {
+            desc: &self.desc,
+            known,
+            addresses: &self.addresses,
+            placed: matches!(self.place, PlaceState::Ready(_)),
+            ending: self.ends(),
+            over: self.over,
+            verdict: self.verdict.as_ref(),
+            started: self.started,
+            before: self.last.as_ref(),
+            now,
+        }
+    }
+
+    /// Decides, and has it done.
+    fn step(&mut self) -> Plan {
+        let seen: BTreeMap<String, Seen> = self
+            .tracks
+            .iter()
+            .map(|(name, t)| {
+                let seen = Seen {
+                    life: t.known.life(),
+                    busy: t.busy.is_some(),
+                    not_before: t.not_before,
+                    health: t.known.health,
+                };
+                (name.clone(), seen)
+            })
+            .collect();
+        let place = match &self.place {
+            PlaceState::None => step::Place::None,
+            PlaceState::Waiting(at, _) => step::Place::Waiting(*at),
+            PlaceState::Busy(_) => step::Place::Busy,
+            PlaceState::Ready(_) => step::Place::Ready,
+        };
+        let desc = self.desc.clone();
+        let view = step::View {
+            desc: &desc,
+            seen: &seen,
+            place,
+            ending: self.ends(),
+            now: self.clock.now(),
+        };
+        let mut plan = match self.over {
+            true => Plan::default(),
+            false => step::decide(&view),
+        };
+        self.over |= plan.over;
+        for action in std::mem::take(&mut plan.actions) {
+            match action {
+                Action::Settle => self.settle(),
+                Action::Leave => self.leave(),
+                Action::Start(name) => self.start(&name),
+                Action::Stop(name) => self.stop(&name, None),
+            }
+        }
+        plan
+    }
+
+    fn settle(&mut self) {
+        let pause = match &self.place {
+            PlaceState::Waiting(_, pause) => *pause,
+            _ => Duration::from_millis(500),
+        };
+        self.place = PlaceState::Busy(pause);
+        let (agent, desc, inputs) = (self.agent.clone(), self.desc.clone(), self.inputs.clone());
+        let notes = self.notify.0.clone();
+        tokio::spawn(async move {
+            let placed = agent.settle_place(&desc, &inputs).await;
+            let _ = notes.send(Note::Placed(placed.map(Box::new)));
+        });
+    }
+
+    fn leave(&mut self) {
+        self.place = PlaceState::Busy(Duration::ZERO);
+        let (agent, uid) = (self.agent.clone(), self.desc.uid().to_owned());
+        let notes = self.notify.0.clone();
+        tokio::spawn(async move {
+            agent.leave_place(&uid).await;
+            let _ = notes.send(Note::Left);
+        });
+    }
+
+    fn start(&mut self, name: &str) {
+        let PlaceState::Ready(place) = &self.place else {
+            return;
+        };
+        let running = self
+            .tracks
+            .iter()
+            .filter(|(_, t)| matches!(t.known.run, status::Run::Running { .. }))
+            .map(|(n, t)| (n.clone(), t.known.id.clone()))
+            .collect();
+        let place = place.clone();
+        let track = self.tracks.entry(name.to_owned()).or_default();
+        track.busy = Some(Busy::Starting);
+        let order = StartOrder {
+            desc: self.desc.clone(),
+            name: name.to_owned(),
+            attempt: track.attempt,
+            place,
+            inputs: self.inputs.clone(),
+            running,
+            notify: self.notify.clone(),
+        };
+        let (agent, notes) = (self.agent.clone(), self.notify.0.clone());
+        tokio::spawn(async move {
+            let begun = agent.start_pod_container(&order).await;
+            let id = begun.as_ref().ok().map(|b| b.id.clone());
+            let _ = notes.send(Note::Begun(order.name.clone(), begun));
+            if let Some(id) = id {
+                let done = agent.post_start(&order, &id).await.is_ok();
+                let _ = notes.send(Note::Hooked(order.name.clone(), id, done));
+            }
+        });
+    }
+
+    /// Ends a container; `why` where it is not because the pod ends.
+    pub(super) fn stop(&mut self, name: &str, why: Option<&str>) {
+        let desc = self.desc.clone();
+        let (Some(track), Some(c)) = (self.tracks.get_mut(name), desc.get(name)) else {
+            return;
+        };
+        track.busy = Some(Busy::Stopping);
+        track.probes.cancel();
+        let grace = track.grace.take().unwrap_or(desc.grace());
+        let own = Instant::now() + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let until = self.ending.map_or(own, |e| e.until.min(own));
+        let message = match why {
+            Some(why) => format!("Container {name} {why}, will be restarted"),
+            None => format!("Stopping container {name}"),
+        };
+        self.notify.note(c, "Killing", &message);
+        let place = match &self.place {
+            PlaceState::Ready(place) => Some(place.clone()),
+            _ => None,
+        };
+        let (agent, id, notify) = (self.agent.clone(), track.known.id.clone(), self.notify.clone());
+        let name = name.to_owned();
+        tokio::spawn(async move {
+            if let Some(c) = desc.get(&name) {
+                agent
+                    .stop_pod_container(c, &id, place.as_deref(), until, &notify)
+                    .await;
+            }
+            let _ = notify.0.send(Note::Stopped(name));
+        });
+    }
+
+    /// Waits until something changes; false when the session is over.
+    async fn wait(&mut self, wake: Option<Time>) -> bool {
+        let deadline = self
+            .desc
+            .deadline(self.started)
+            .filter(|_| self.verdict.is_none() && !self.over);
+        let rotation = self.rotation.filter(|_| !self.over);
+        let at = [wake, deadline, rotation].into_iter().flatten().min();
+        let timer = async {
+            match at {
+                None => std::future::pending().await,
+                Some(at) => {
+                    let wait = at.duration_since(self.clock.now());
+                    tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+                }
+            }
+        };
+        tokio::select! {
+            changed = self.wishes.changed() => if changed.is_err() { return false },
+            note = self.notes.recv() => {
+                if let Some(note) = note {
+                    self.take(note).await;
+                }
+            }
+            _ = self.changes.changed(), if !self.over => self.inputs_changed(),
+            () = timer => {}
+        }
+        while let Ok(note) = self.notes.try_recv() {
+            self.take(note).await;
+        }
+        if self.rotation.is_some_and(|at| at <= self.clock.now()) && !self.over {
+            self.refresh().await;
+        }
+        true
+    }
+
+    /// What was missing may be there; files may have changed.
+    fn inputs_changed(&mut self) {
+        self.rotation = Some(Time::UNIX_EPOCH);
+        if let PlaceState::Waiting(_, pause) = self.place {
+            self.place = PlaceState::Waiting(Time::UNIX_EPOCH, pause);
+        }
+        for track in self.tracks.values_mut() {
+            let waits = track
+                .known
+                .waiting
+                .as_ref()
+                .is_some_and(|(r, _)| r == "CreateContainerConfigError");
+            if waits {
+                track.not_before = None;
+            }
+        }
+    }
+
+    async fn refresh(&mut self) {
+        self.rotation = match self.place {
+            PlaceState::Ready(_) => {
+                self.agent
+                    .refresh_volumes(&self.desc, &self.inputs, &self.addresses)
+                    .await
+            }
+            _ => None,
+        };
+    }
+
+    /// Tells the manager what is new.
+    fn report(&mut self) {
+        let known: BTreeMap<String, Known> = self
+            .tracks
+            .iter()
+            .map(|(n, t)| (n.clone(), t.known.clone()))
+            .collect();
+        let status = status::status(&self.facts(&known, self.clock.now()));
+        if self.last.as_ref() == Some(&status) && self.events.is_empty() && !self.health_told {
+            return;
+        }
+        self.health_told = false;
+        self.agent
+            .set_pod_status(&self.desc.key(), self.desc.uid(), &status);
+        self.last = Some(status.clone());
+        let mut report = super::report::report(&self.desc, status, &known);
+        report.events = std::mem::take(&mut self.events);
+        // The session has ended when nobody takes it: the next one begins with what is then true.
+        let _ = self.reports.send(report);
+    }
+
+    fn report_gone(&mut self) {
+        let Some(status) = self.last.clone() else { return };
+        let mut report = super::report::report(&self.desc, status, &BTreeMap::new());
+        report.events = std::mem::take(&mut self.events);
+        report.gone = true;
+        let _ = self.reports.send(report);
+    }
+}
