@@ -107,6 +107,9 @@ impl Aws {
 
 impl Handler for Aws {
     async fn handle(&self, request: Request, _peer: Arc<Peer>) -> Response {
+        if crate::task_endpoint::is_meant(request.uri().path()) {
+            return crate::task_endpoint::answer(&self.engine, &self.settings, request).await;
+        }
         let id = tripod_engine::aws::uid();
         let mut form = Form::default();
         let (status, body) = match self.answer(request, &mut form, &id).await {

@@ -20,6 +20,7 @@ mod sign;
 mod ssm;
 mod sts;
 mod table;
+mod task_endpoint;
 mod value;
 mod xml;
 

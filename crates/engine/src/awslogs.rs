@@ -32,7 +32,7 @@ struct Source {
     node: String,
     target: ContainerTarget,
     logs: EcsLogs,
-    /// The task is over: what is there is all there will be.
+    /// The container has ended: what is there is all there will be.
     over: bool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) async fn deliver(manager: Arc<Manager>) {
         if manager.db().cluster().is_leader() {
             for source in sources(&manager) {
                 let key = format!("{}/{}", source.target.uid, source.target.container);
-                // A log that was followed to its end is not followed again: its task is over by then.
+                // A log that was followed to its end is not followed again.
                 let known = running.contains_key(&key) || (source.over && delivered(&manager, &source));
                 if !known {
                     running.insert(key, tokio::spawn(follow(manager.clone(), source)));
@@ -79,10 +79,10 @@ fn sources(manager: &Manager) -> Vec<Source> {
             }
             let seen = tripod_plan::ecs::life::containers(pod);
             for c in &task.containers {
-                let begun = seen.get(&c.pod_name).is_some_and(|o| o.running || o.ended);
-                let Some(logs) = c.logs.clone().filter(|_| begun) else {
+                let Some(o) = seen.get(&c.pod_name).filter(|o| o.running || o.ended) else {
                     continue;
                 };
+                let Some(logs) = c.logs.clone() else { continue };
                 out.push(Source {
                     node: pod.spec.node_name.clone(),
                     target: ContainerTarget {
@@ -92,7 +92,7 @@ fn sources(manager: &Manager) -> Vec<Source> {
                         container: c.pod_name.clone(),
                     },
                     logs,
-                    over: stopped.is_some(),
+                    over: o.ended || stopped.is_some(),
                 });
             }
         }

@@ -12,4 +12,16 @@ pub mod outer;
 mod render;
 
 pub use kernel::{KernelNet, Options};
+
+/// Has this machine answer at an address of its own loopback device, until it is told otherwise.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn answer_at(address: std::net::IpAddr) -> std::io::Result<()> {
+    /// The index of `lo` in every network namespace.
+    const LOOPBACK: u32 = 1;
+    let socket = netlink::route::open()?;
+    let message = netlink::route::add_address(LOOPBACK, ipnet::IpNet::from(address), 0);
+    socket.apply(vec![message]).map_err(std::io::Error::other)
+}
 pub use local::LocalNet;

@@ -16,8 +16,7 @@ use crate::fault::Reply;
 
 pub(crate) use groups::{default_group, group_ids};
 pub(crate) use interfaces::private_dns_name;
-use network::vpc_id;
-pub(crate) use network::zone_of_subnet;
+pub(crate) use network::{vpc_id, zone_of_subnet};
 
 crate::operations! {
     DescribeVpcs => network::vpcs, "the default VPC only";

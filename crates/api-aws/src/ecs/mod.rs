@@ -27,6 +27,8 @@ use crate::call::Call;
 use crate::fault::{Fault, Reply};
 use crate::value::{Get as _, page};
 
+pub(crate) use shown::zone;
+
 crate::operations! {
     CreateCluster => clusters::create;
     DescribeClusters => clusters::describe, "no attachments";
@@ -90,7 +92,7 @@ async fn execute_command(call: Call, input: Value) -> Reply {
 }
 
 /// The last part of an ARN, or the text itself.
-fn last_part(text: &str) -> &str {
+pub(crate) fn last_part(text: &str) -> &str {
     text.rsplit('/').next().unwrap_or(text)
 }
 
@@ -122,7 +124,7 @@ fn cluster_arn(call: &Call, name: &str) -> String {
 }
 
 /// `arn:…:task/CLUSTER/ID`.
-fn task_arn(pod: &Pod) -> String {
+pub(crate) fn task_arn(pod: &Pod) -> String {
     pod.ecs().map_or_else(String::new, |t| {
         format!(
             "arn:aws:ecs:{}:{}:task/{}/{}",

@@ -26,7 +26,7 @@ pub(super) fn task(call: &Call, pod: &Pod, tags: bool) -> Value {
     let containers: Value = t.containers.iter().map(|c| container(pod, t, c, &seen)).collect();
     dense(json!({
         "attachments": attachments(pod, t), "attributes": attributes(call, pod, fargate),
-        "availabilityZone": zone(pod, t), "capacityProviderName": some(&t.capacity_provider),
+        "availabilityZone": zone(pod), "capacityProviderName": some(&t.capacity_provider),
         "clusterArn": cluster_arn(call, &t.cluster), "connectivity": s.connectivity_at.map(|_| "CONNECTED"),
         "connectivityAt": epoch_of(s.connectivity_at), "containerInstanceArn": instance, "containers": containers,
         "cpu": some(&t.cpu), "memory": some(&t.memory), "createdAt": epoch_of(pod.metadata.creation_timestamp),
@@ -64,12 +64,13 @@ fn attributes(call: &Call, pod: &Pod, fargate: bool) -> Value {
     json!([{ "name": "ecs.cpu-architecture", "value": if arm { "arm64" } else { "x86_64" } }])
 }
 
-fn zone(pod: &Pod, t: &EcsTask) -> String {
+/// The zone of the task's subnet.
+pub(crate) fn zone(pod: &Pod) -> String {
+    let Some(t) = pod.ecs() else { return String::new() };
     let zone = t
         .interface
         .as_ref()
         .and_then(|i| zone_of_subnet(&t.region, &i.subnet));
-    let _ = pod;
     zone.unwrap_or_else(|| format!("{}a", t.region))
 }
 

@@ -12,8 +12,8 @@ use tripod_model::object::Kind;
 use super::state;
 use crate::view::View;
 
-/// What is enforced for the tasks of all clusters. The rules of a pod's groups add up; what no rule allows is refused.
-pub fn policies(view: &View) -> Policies {
+/// What is enforced for the tasks on a node. The rules of a pod's groups add up; what no rule allows is refused.
+pub fn policies(view: &View, node: &str) -> Policies {
     let mut out = Policies::default();
     let mut rules: BTreeMap<String, Option<Vec<GroupRule>>> = BTreeMap::new();
     let mut tasks: Vec<(IpAddr, Vec<String>)> = Vec::new();
@@ -33,7 +33,9 @@ pub fn policies(view: &View) -> Policies {
                 .entry(group.clone())
                 .or_insert_with(|| rules_of(view, group));
         }
-        tasks.push((address, interface.groups.clone()));
+        if pod.spec.node_name == node {
+            tasks.push((address, interface.groups.clone()));
+        }
     }
     // A rule may name a group that has no member now.
     let named: BTreeSet<String> = rules
@@ -151,7 +153,7 @@ mod tests {
         let mut view = View::new();
         view.upsert_pod(task("a", "10.0.0.1", "sg-1"));
         view.upsert_pod(task("b", "10.0.0.2", "sg-1"));
-        let p = policies(&view);
+        let p = policies(&view, "");
         assert_eq!(p.sets["sg-1"].len(), 2);
         let a = &p.pods[&"10.0.0.1".parse::<IpAddr>().unwrap()];
         assert_eq!(

@@ -82,6 +82,68 @@ pub(crate) fn print(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The address at which tasks ask for their metadata and credentials.
+const TASK_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 170, 2)), 80);
+
+/// Leads the tasks of this node to a manager's AWS door, while the node is in a cluster.
+pub(super) fn spawn_task_endpoint(engine: &Engine, stop: CancellationToken) -> JoinHandle<()> {
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let mut standing = engine.watch_membership();
+        let active = standing.wait_for(|m| *m == Membership::Active);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            active = active => if active.is_err() { return },
+        }
+        let bound = match tripod_net::answer_at(TASK_ENDPOINT.ip()) {
+            Ok(()) => tokio::net::TcpListener::bind(TASK_ENDPOINT).await,
+            Err(e) => Err(e),
+        };
+        let listener = match bound {
+            Ok(listener) => listener,
+            Err(e) => {
+                tracing::warn!("tasks of ECS find no metadata at {TASK_ENDPOINT}: {e}");
+                return;
+            }
+        };
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            if let Ok((stream, _)) = accepted {
+                let managers = managers(&engine);
+                tokio::spawn(relay(stream, managers));
+            }
+        }
+    })
+}
+
+/// Where the door may be: at this node, else at the managers that it knows.
+fn managers(engine: &Engine) -> Vec<SocketAddr> {
+    let info = engine.info();
+    let own = info.control_available.then(|| info.node_addr.clone());
+    let others = info
+        .remote_managers
+        .iter()
+        .map(|m| m.addr.rsplit_once(':').map_or("", |(ip, _)| ip).to_owned());
+    let addresses = own
+        .into_iter()
+        .chain(others)
+        .filter_map(|ip| ip.parse::<IpAddr>().ok());
+    addresses.map(|ip| SocketAddr::new(ip, PORT)).collect()
+}
+
+async fn relay(mut stream: tokio::net::TcpStream, managers: Vec<SocketAddr>) {
+    for address in managers {
+        if let Ok(mut door) = tokio::net::TcpStream::connect(address).await {
+            // Either side may end it.
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut door).await;
+            return;
+        }
+    }
+}
+
 /// Opens and closes the door as the daemon's standing changes, until `stop` is cancelled.
 pub(super) fn spawn(
     engine: &Engine,

@@ -75,6 +75,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     let kube = doors::serve_kube(&args, &root, &node, stop.clone());
     let aws = aws::spawn(&node.engine, args.aws_listen.clone(), &root, stop.clone());
     let pages = dashboard::serve(dashboard, &node, stop.clone());
+    let task_endpoint = aws::spawn_task_endpoint(&node.engine, stop.clone());
     let served = doors::serve(listeners, &args, &root, &node, stop.clone());
     tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
     notify::ready();
@@ -89,6 +90,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     kube.await.map_err(Error::internal)?;
     aws.await.map_err(Error::internal)?;
     pages.await.map_err(Error::internal)?;
+    task_endpoint.await.map_err(Error::internal)?;
     if args.stop_containers {
         node.agent.stop_all().await;
     }
