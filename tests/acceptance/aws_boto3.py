@@ -95,10 +95,10 @@ class Identities(Base):
         self.assertEqual(role["Arn"], f"arn:aws:iam::{account}:role/assumed")
         self.assertEqual(iam.get_role(RoleName="assumed")["Role"]["AssumeRolePolicyDocument"]["Version"], "2012-10-17")
         iam.put_role_policy(RoleName="assumed", PolicyName="p", PolicyDocument='{"Statement":[{"Effect":"Allow","Action":"ecs:*","Resource":"*"}]}')
-        session = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="s")["Credentials"]
+        session = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="session")["Credentials"]
         as_role = {"aws_access_key_id": session["AccessKeyId"], "aws_secret_access_key": session["SecretAccessKey"],
                    "aws_session_token": session["SessionToken"]}
-        self.assertEqual(client("sts", **as_role).get_caller_identity()["Arn"], f"arn:aws:sts::{account}:assumed-role/assumed/s")
+        self.assertEqual(client("sts", **as_role).get_caller_identity()["Arn"], f"arn:aws:sts::{account}:assumed-role/assumed/session")
         client("ecs", **as_role).list_clusters()
         self.fails("AccessDenied", "iam:ListUsers", client("iam", **as_role).list_users)
         self.fails("DeleteConflict", "policies", iam.delete_role, RoleName="assumed")
@@ -153,7 +153,7 @@ class Kept(Base):
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName="/g", filterPattern="?1 ?4", PaginationConfig={"PageSize": 1})
         self.assertEqual([e["message"] for page in pages for e in page["events"]], ["line 1", "line 4"])
         logs.put_retention_policy(logGroupName="/g", retentionInDays=7)
-        self.assertEqual(logs.describe_log_groups(logGroupNamePrefix="/")["logGroups"][0]["retentionInDays"], 7)
+        self.assertEqual(logs.describe_log_groups(logGroupNamePrefix="/g")["logGroups"][0]["retentionInDays"], 7)
         logs.delete_log_group(logGroupName="/g")
         self.fails("ResourceNotFoundException", "log group", logs.describe_log_streams, logGroupName="/g")
 
@@ -271,6 +271,7 @@ class Ecs(Base):
         ecs.get_waiter("services_stable").wait(cluster="c", services=["web"], WaiterConfig=wait)
         arns = ecs.list_tasks(cluster="c", serviceName="web")["taskArns"]
         self.assertEqual(len(arns), 2)
+        self.fails("TargetNotConnectedException", "docker exec", ecs.execute_command, cluster="c", task=arns[0], interactive=True, command="sh")
         ecs.get_waiter("tasks_running").wait(cluster="c", tasks=arns, WaiterConfig=wait)
         self.define("web", "sleep 601")
         ecs.update_service(cluster="c", service="web", taskDefinition="web:2")

@@ -42,7 +42,6 @@ definitions() {
   check "no image" fails 'ClientException.*Container.image' -- ecs register-task-definition --family x --container-definitions '[{"name":"a","memory":64}]'
   check "FireLens is refused by name" fails 'ClientException.*firelensConfiguration' -- define x true '{"firelensConfiguration":{"type":"fluentbit"}}'
   check "an operation that is not there" fails 'UnsupportedOperation.*CreateTaskSet' -- ecs create-task-set --service s --cluster c --task-definition t
-  check "execute-command is refused" fails 'InvalidParameterException|TargetNotConnectedException' -- ecs execute-command --cluster c --task 0 --interactive --command sh
 }
 
 tasks() {
@@ -50,6 +49,10 @@ tasks() {
   check "a task is started" launch sleeper || return
   soon 30 "it runs" json '.lastStatus == "RUNNING" and .attachments[0].status == "ATTACHED"' -- task "$TASK"
   check "docker shows its container" says "k8s_main_sleeper-$TASK" -- docker ps --format '{{.Names}}'
+  local uri; uri=$(docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "$(docker ps -q --filter "name=$TASK")" | sed -n 's/^ECS_CONTAINER_METADATA_URI_V4=//p')
+  check "the task finds its metadata" json '.Family == "sleeper" and .Containers[0].KnownStatus == "RUNNING"' -- get "$uri/task"
+  check "and what it uses" json '.memory_stats.usage > 0' -- get "$uri/stats"
+  check "another's secret is none" fails 404 -- get "${uri%/*/*}/0123/4567"
   local eni; eni=$(task "$TASK" | jq -r '.attachments[0].details[] | select(.name == "networkInterfaceId").value')
   check "EC2 shows its interface" json '.NetworkInterfaces[0].Status == "in-use"' -- aws ec2 describe-network-interfaces --network-interface-ids "$eni"
   check "it is told to stop" json '.task.desiredStatus == "STOPPED" and .task.stopCode == "UserInitiated"' -- ecs stop-task --cluster c --task "$TASK" --reason because

@@ -61,7 +61,10 @@ async fn reply(engine: &Engine, settings: &Settings, request: Request) -> Result
             let pod = find(&manager, id)?;
             metadata(&manager, &pod, container, rest).await
         }
-        ["v2", "credentials", id] => credentials(&manager, settings, &find(&manager, id)?).await,
+        ["v2", "credentials", id] => {
+            let pod = find(&manager, id)?;
+            credentials(&manager, settings, &pod).await
+        }
         ["api", id, _, "task-protection", "v1", "state"] => {
             let pod = find(&manager, id)?;
             if parts.method == http::Method::GET {

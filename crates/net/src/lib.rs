@@ -22,6 +22,8 @@ pub fn answer_at(address: std::net::IpAddr) -> std::io::Result<()> {
     const LOOPBACK: u32 = 1;
     let socket = netlink::route::open()?;
     let message = netlink::route::add_address(LOOPBACK, ipnet::IpNet::from(address), 0);
-    socket.apply(vec![message]).map_err(std::io::Error::other)
+    socket
+        .apply(vec![message])
+        .map_err(|refused| std::io::Error::other(format!("{address} on lo: {refused:?}")))
 }
 pub use local::LocalNet;

@@ -51,6 +51,9 @@ pub fn project(view: &View, node: &str, also: &BTreeSet<String>) -> Projection {
     projection.networks.extend(network::pods_on(view, node));
     projection.fabric = network::fabric(view, node, &overlays);
     projection.policies = network::policies(view, node);
+    let groups = crate::ecs::policies(view, node);
+    projection.policies.sets.extend(groups.sets);
+    projection.policies.pods.extend(groups.pods);
     projection
 }
 
