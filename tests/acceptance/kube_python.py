@@ -150,6 +150,8 @@ class Objects(unittest.TestCase):
         scale = apps.read_namespaced_deployment_scale("scaled", "default")
         self.assertEqual(scale.status.selector, "a=b")
         scale.spec.replicas = 2
+        # The controller writes too: no precondition.
+        scale.metadata.resource_version = None
         self.assertEqual(apps.replace_namespaced_deployment_scale("scaled", "default", scale).spec.replicas, 2)
         self.assertEqual(apps.read_namespaced_deployment("scaled", "default").spec.replicas, 2)
 

@@ -31,6 +31,7 @@ mod streams;
 mod subresources;
 mod target;
 mod token;
+mod usage;
 mod watch;
 
 pub use server::{About, Kube, Options, kubeconfig, serve};

@@ -11,7 +11,7 @@ use tripod_schema::failure::Result;
 use crate::authn::{self, User};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
-use crate::negotiate::accept;
+use crate::negotiate::{Shape, accept};
 use crate::reply::{self, Reply};
 use crate::server::Shared;
 use crate::target::{Target, target, verb};
@@ -128,8 +128,23 @@ async fn resource(call: &Call, target: Target, verb: &'static str) -> Reply {
     if verb.is_empty() {
         return Err(Failure::method_not_allowed(target.kind, call.method.as_str()));
     }
+    if target.kind.group == crate::usage::GROUP {
+        if !target.kind.can(verb) {
+            return Err(not_allowed());
+        }
+        return crate::usage::serve(call, &target).await;
+    }
     match target.sub {
         None if verb == "create" && !target.kind.is_stored() => {
+            if call.accept.shape != Shape::Whole {
+                // A review has no metadata that could be shown alone, or in a table.
+                return Err(Failure::new(
+                    406,
+                    "NotAcceptable",
+                    "only the following media types are accepted: application/json, application/yaml, \
+                     application/vnd.kubernetes.protobuf",
+                ));
+            }
             if target.kind.namespaced && target.namespace.is_empty() || !target.name.is_empty() {
                 return Err(not_allowed());
             }

@@ -53,6 +53,8 @@ pub fn definitions() -> Map<String, Value> {
         api::events::v1::Event,
     );
     roots!(
+        api::flowcontrol::v1::FlowSchema,
+        api::flowcontrol::v1::PriorityLevelConfiguration,
         api::networking::v1::IngressClass,
         api::networking::v1::Ingress,
         api::networking::v1::IPAddress,

@@ -212,7 +212,7 @@ impl Kind {
 
     /// Whether objects are kept in the store (reviews are only answered).
     pub fn is_stored(&self) -> bool {
-        self.can("get")
+        self.can("get") && self.group != "metrics.k8s.io"
     }
 }
 
@@ -429,6 +429,30 @@ const KINDS: &[Kind] = &[
     Kind::new("events.k8s.io", "v1", "Event", "events", "events.v1.Event")
         .short(&["ev"])
         .view_of("events"),
+    Kind::new("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", "")
+        .cluster()
+        .verbs(&["get", "list"]),
+    Kind::new("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", "").verbs(&["get", "list"]),
+    Kind::new(
+        "flowcontrol.apiserver.k8s.io",
+        "v1",
+        "FlowSchema",
+        "flowschemas",
+        "flowcontrol.v1.FlowSchema",
+    )
+    .cluster()
+    .counted()
+    .status(),
+    Kind::new(
+        "flowcontrol.apiserver.k8s.io",
+        "v1",
+        "PriorityLevelConfiguration",
+        "prioritylevelconfigurations",
+        "flowcontrol.v1.PriorityLevelConfiguration",
+    )
+    .cluster()
+    .counted()
+    .status(),
     net("IngressClass", "ingressclasses", "networking.v1.IngressClass")
         .cluster()
         .counted(),
