@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    string::PrintableString,
 };
 use sha2::{Digest, Sha256};
 use tripod_model::node::NodeRole;
@@ -123,8 +124,38 @@ impl Authority {
         cluster: &str,
         valid: Duration,
     ) -> Result<NodeIdentity> {
-        let root = KeyPair::from_pem(&self.key).map_err(failed)?;
-        let issuer = Issuer::from_ca_cert_pem(&self.cert, root).map_err(failed)?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        Ok(NodeIdentity {
+            cert: self.certify(&key, node_id, role, cluster, valid)?,
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// A certificate for the key of a request (PEM); what else the request says does not count.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::Invalid`] unless it is a request that its key signed.
+    pub(crate) fn sign_request(
+        &self,
+        csr: &str,
+        node_id: &str,
+        role: NodeRole,
+        cluster: &str,
+        valid: Duration,
+    ) -> Result<String> {
+        let request = CertificateSigningRequestParams::from_pem(csr)
+            .map_err(|e| Error::invalid(format_args!("invalid certificate request: {e}")))?;
+        self.certify(&request.public_key, node_id, role, cluster, valid)
+    }
+
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        node_id: &str,
+        role: NodeRole,
+        cluster: &str,
+        valid: Duration,
+    ) -> Result<String> {
         let unit = match role {
             NodeRole::Manager => "swarm-manager",
             NodeRole::Worker => "swarm-worker",
@@ -148,12 +179,42 @@ impl Authority {
         let now = SystemTime::now();
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = (now + valid).into();
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let cert = params.signed_by(&key, &issuer).map_err(failed)?;
-        Ok(NodeIdentity {
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(params.signed_by(key, &self.issuer()?).map_err(failed)?.pem())
+    }
+
+    fn issuer(&self) -> Result<Issuer<'_, KeyPair>> {
+        let root = KeyPair::from_pem(&self.key).map_err(failed)?;
+        Issuer::from_ca_cert_pem(&self.cert, root).map_err(failed)
+    }
+
+    /// The certificate (PEM) by which those who trust this root come to trust `new`.
+    pub(crate) fn cross_sign(&self, new: &Self) -> Result<String> {
+        let key = KeyPair::from_pem(&new.key).map_err(failed)?;
+        let der = pem_der(&new.cert)?;
+        let (_, cert) = x509_parser::certificate::X509Certificate::from_der(&der)
+            .map_err(|e| Error::internal(format_args!("certificate authority: {e}")))?;
+        let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
+        params.distinguished_name = DistinguishedName::new();
+        for attribute in cert.subject().iter_attributes() {
+            let oid: Option<Vec<u64>> = attribute.attr_type().iter().map(Iterator::collect);
+            let text = attribute
+                .as_str()
+                .map_err(|e| Error::invalid(format_args!("signing CA certificate: {e}")))?;
+            let printable = attribute.attr_value().tag() == x509_parser::asn1_rs::Tag::PrintableString;
+            let value = match PrintableString::try_from(text) {
+                Ok(text) if printable => DnValue::PrintableString(text),
+                _ => DnValue::Utf8String(text.to_owned()),
+            };
+            params
+                .distinguished_name
+                .push(DnType::from_oid(&oid.unwrap_or_default()), value);
+        }
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let now = SystemTime::now();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + ROOT_LIFETIME).into();
+        Ok(params.signed_by(&key, &self.issuer()?).map_err(failed)?.pem())
     }
 
     /// A certificate for a server under these names and addresses, with a new key.
@@ -208,22 +269,57 @@ impl Authority {
 
     /// What nodes tell of this root.
     pub(crate) fn trust(&self) -> Result<TrustInfo> {
-        let der = pem_der(&self.cert)?;
-        let (_, cert) = x509_parser::certificate::X509Certificate::from_der(&der)
-            .map_err(|e| Error::internal(format_args!("certificate authority: {e}")))?;
-        Ok(TrustInfo {
-            trust_root: self.cert.clone(),
-            issuer_subject: STANDARD.encode(cert.subject().as_raw()),
-            issuer_public_key: STANDARD.encode(cert.public_key().raw),
-        })
+        trust(&self.cert)
     }
 
     /// A join token: the digest of this root, by which a joining node knows the right cluster, and a new secret.
     pub(crate) fn token(&self) -> String {
-        let digest = base36(&Sha256::digest(self.cert.as_bytes()), 50);
         let secret = base36(&rand::random::<[u8; 16]>(), 25);
-        format!("SWMTKN-1-{digest}-{secret}")
+        format!("SWMTKN-1-{}-{secret}", fingerprint(&self.cert))
     }
+}
+
+/// What nodes tell of the first of these roots (PEM).
+pub(crate) fn trust(roots: &str) -> Result<TrustInfo> {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let first = roots.find(END).map_or(roots, |at| &roots[..at + END.len()]);
+    let der = pem_der(first)?;
+    let (_, cert) = x509_parser::certificate::X509Certificate::from_der(&der)
+        .map_err(|e| Error::internal(format_args!("certificate authority: {e}")))?;
+    Ok(TrustInfo {
+        trust_root: first.to_owned(),
+        issuer_subject: STANDARD.encode(cert.subject().as_raw()),
+        issuer_public_key: STANDARD.encode(cert.public_key().raw),
+    })
+}
+
+/// The digest of a root (PEM) that tokens carry.
+pub(crate) fn fingerprint(root: &str) -> String {
+    base36(&Sha256::digest(root.as_bytes()), 50)
+}
+
+/// The digest of the root that a join token names.
+///
+/// # Errors
+/// [`tripod_model::ErrorKind::Invalid`] unless it has the form of a token.
+pub(crate) fn token_fingerprint(token: &str) -> Result<&str> {
+    let digits =
+        |text: &str, n| text.len() == n && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+    match token.split('-').collect::<Vec<_>>()[..] {
+        ["SWMTKN", "1", digest, secret] if digits(digest, 50) && digits(secret, 25) => Ok(digest),
+        _ => Err(Error::invalid("invalid join token")),
+    }
+}
+
+/// A new key (PEM) and the request (PEM) for its certificate.
+pub(crate) fn request() -> Result<(String, String)> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+    let params = CertificateParams::new(Vec::new()).map_err(failed)?;
+    let csr = params
+        .serialize_request(&key)
+        .and_then(|csr| csr.pem())
+        .map_err(failed)?;
+    Ok((key.serialize_pem(), csr))
 }
 
 /// When half of a certificate's life is over and it is to be renewed; the beginning of time for what is none.
@@ -333,6 +429,38 @@ mod tests {
             .issue("n", NodeRole::Worker, "c", Duration::from_secs(60))
             .unwrap();
         assert!(Authority::from_pem(&leaf.cert, &leaf.key).is_err());
+    }
+
+    #[test]
+    fn requests_get_certificates_for_their_key_only_and_tokens_name_their_root() {
+        let ca = Authority::generate().unwrap();
+        let (_, csr) = request().unwrap();
+        let valid = Duration::from_secs(3600);
+        let cert = ca
+            .sign_request(&csr, "n1", NodeRole::Worker, "c1", valid)
+            .unwrap();
+        let der = pem_der(&cert).unwrap();
+        let (_, cert) = x509_parser::certificate::X509Certificate::from_der(&der).unwrap();
+        assert_eq!(cert.subject().to_string(), "O=c1, OU=swarm-worker, CN=n1");
+        assert!(
+            ca.sign_request("nonsense", "n1", NodeRole::Worker, "c1", valid)
+                .is_err()
+        );
+        assert_eq!(token_fingerprint(&ca.token()).unwrap(), fingerprint(&ca.cert));
+        for bad in ["", "SWMTKN-1-abc-def", "SWMTKN-2"] {
+            assert_eq!(token_fingerprint(bad).unwrap_err().message, "invalid join token");
+        }
+    }
+
+    #[test]
+    fn a_cross_signed_root_leads_to_the_old_one() {
+        let (old, new) = (Authority::generate().unwrap(), Authority::generate().unwrap());
+        let cross = pem_der(&old.cross_sign(&new).unwrap()).unwrap();
+        let (_, cross) = x509_parser::certificate::X509Certificate::from_der(&cross).unwrap();
+        let root = pem_der(&old.cert).unwrap();
+        let (_, root) = x509_parser::certificate::X509Certificate::from_der(&root).unwrap();
+        cross.verify_signature(Some(root.public_key())).unwrap();
+        assert!(cross.is_ca());
     }
 
     #[test]

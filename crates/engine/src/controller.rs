@@ -47,8 +47,12 @@ pub(crate) enum Input {
     },
     /// A local container gives its addresses back.
     Release { owner: String },
-    /// A node opened (`true`) or lost its session.
-    Presence { node_id: String, present: bool },
+    /// A node opened (`true`) or lost its session, and when it was last heard of if that is not now.
+    Presence {
+        node_id: String,
+        present: bool,
+        heard: Option<Time>,
+    },
 }
 
 pub(crate) struct Controller {
@@ -93,7 +97,7 @@ impl Controller {
         inputs: mpsc::UnboundedReceiver<Input>,
         events: broadcast::Sender<ModelEvent>,
     ) -> Self {
-        let mut controller = Self {
+        Self {
             manager,
             store,
             inputs,
@@ -109,9 +113,7 @@ impl Controller {
             leases: Vec::new(),
             rest_until: None,
             led: false,
-        };
-        controller.expect_sessions();
-        controller
+        }
     }
 
     /// Nodes that were ready before this loop began must open a session, or count as lost.
@@ -123,19 +125,24 @@ impl Controller {
                 .map(|n| n.spec.swarm.node_id.clone())
                 .collect()
         });
-        let deadline = self.lost_at();
+        let deadline = self.lost_at(None);
         self.expiries.extend(ids.into_iter().map(|id| (id, deadline)));
     }
 
-    fn lost_at(&self) -> Time {
+    /// When a node that was last heard of at that time counts as lost.
+    fn lost_at(&self, heard: Option<Time>) -> Time {
         let period = self
             .manager
             .with_view(|v| v.cluster().map_or(5_000_000_000, |c| c.spec.heartbeat_period));
         let grace = jiff::SignedDuration::from_nanos(period.saturating_mul(MISSED_HEARTBEATS));
-        Time::now().saturating_add(grace).unwrap_or(Time::MAX)
+        heard
+            .unwrap_or_else(Time::now)
+            .saturating_add(grace)
+            .unwrap_or(Time::MAX)
     }
 
     pub(crate) async fn run(mut self) {
+        let mut leadership = self.manager.db().cluster().leadership();
         loop {
             // A fault in a plan must not end the loop, and with it every answer that waits for the view.
             if AssertUnwindSafe(self.work()).catch_unwind().await.is_err() {
@@ -151,6 +158,7 @@ impl Controller {
                     None => return,
                 },
                 Some(input) = self.inputs.recv() => self.note(input),
+                changed = leadership.changed() => if changed.is_err() { return },
                 () = sleep_until(sleep) => {}
             }
         }
@@ -165,7 +173,7 @@ impl Controller {
             self.catch_up();
             self.answer_leases();
             self.expire();
-            if !self.lead() {
+            if !self.lead().await {
                 self.manager.set_settled(self.store.revision());
                 return;
             }
@@ -227,14 +235,32 @@ impl Controller {
         self.rest_until.is_some()
     }
 
-    /// Whether this manager leads; a new leader looks at everything.
-    fn lead(&mut self) -> bool {
-        let leads = self.manager.db().cluster().is_leader();
+    /// Whether this manager leads. A new leader first learns all that was acknowledged before, then looks at
+    /// everything; one that leads no more ends its sessions.
+    async fn lead(&mut self) -> bool {
+        let cluster = self.manager.db().cluster().clone();
+        let leads = cluster.is_leader();
         if leads && !self.led {
+            if self.resting() || cluster.read_index().await.is_err() {
+                self.rest_until = self.rest_until.or(Some(tokio::time::Instant::now() + REST));
+                return false;
+            }
+            self.catch_up();
             self.manager.change_view(View::mark_all_dirty);
+            self.expect_sessions();
+            self.led = true;
+            self.manager.set_leads(true);
+        } else if !leads && self.led {
+            self.led = false;
+            self.manager.set_leads(false);
+            self.manager.sessions.close();
+            self.expiries.clear();
+            self.presence.clear();
+            self.reports.clear();
+            self.wakes.clear();
+            self.written.clear();
         }
-        self.led = leads;
-        leads
+        self.led
     }
 
     /// The next instant at which there is something to do by itself.
@@ -265,6 +291,7 @@ impl Controller {
             Input::Presence {
                 node_id,
                 present: true,
+                ..
             } => {
                 self.expiries.remove(&node_id);
                 self.presence.insert(node_id, true);
@@ -272,8 +299,9 @@ impl Controller {
             Input::Presence {
                 node_id,
                 present: false,
+                heard,
             } => {
-                let at = self.lost_at();
+                let at = self.lost_at(heard);
                 self.expiries.insert(node_id, at);
             }
         }

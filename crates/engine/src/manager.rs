@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tripod_model::event::Event;
-use tripod_model::node::{Node, NodeDescription, NodeRole};
+use tripod_model::node::{Node, NodeRole};
 use tripod_model::{Result, Time};
 use tripod_plan::View;
 use tripod_raft::RaftError;
@@ -14,13 +14,15 @@ use tripod_store::{Txn, TxnError};
 
 use crate::controller::{Controller, Input};
 use crate::db::{Db, TypedTxn, to_error};
-use crate::door::Doors;
+use crate::door::{Doors, OwnDoor};
 use crate::inputs::TokenIssuer;
+use crate::link::Link;
+use crate::members::Common;
 use crate::mirror::load;
 use crate::paths::{Paths, Standing};
 use crate::request::{Membership, RemoteManager, SwarmInfo};
 use crate::session::Sessions;
-use crate::swarm::cluster::{describe, host_of};
+use crate::swarm::cluster::host_of;
 
 /// How long an answer waits at most for what follows from its write.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -28,9 +30,11 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// A daemon that is a manager. Operations on the cluster are its methods; they read the store as it is now, and write
 /// through it.
 pub struct Manager {
+    /// This very manager.
+    pub(crate) me: std::sync::Weak<Self>,
     db: Db,
     paths: Paths,
-    machine: NodeDescription,
+    pub(crate) link: Link,
     standing: Mutex<Standing>,
     node_id: String,
     cluster_id: String,
@@ -42,8 +46,18 @@ pub struct Manager {
     input: mpsc::UnboundedSender<Input>,
     pub(crate) sessions: Sessions,
     pub(crate) doors: Doors,
+    /// The door of this node.
+    pub(crate) own_door: OwnDoor,
     pub(crate) inputs: crate::inputs::Shared,
     pub(crate) tokens: OnceLock<Arc<dyn TokenIssuer>>,
+    /// This manager leads, and knows all that was acknowledged before it did.
+    leads: watch::Sender<bool>,
+    /// What nodes are told of the cluster.
+    pub(crate) common: watch::Sender<Arc<Common>>,
+    /// One change of the group at a time.
+    pub(crate) membership: tokio::sync::Mutex<()>,
+    /// One change of what this node keeps of keys and certificates at a time.
+    pub(crate) keys: Arc<tokio::sync::Mutex<()>>,
     /// One change of the cluster's settings at a time.
     settings: tokio::sync::Mutex<()>,
     /// Shared: something begins to refer to a secret, config or network. Exclusive: one of them goes, or takes what
@@ -66,26 +80,33 @@ impl Manager {
         db: Db,
         paths: Paths,
         standing: Standing,
-        machine: NodeDescription,
+        link: Link,
+        own_door: OwnDoor,
         events: broadcast::Sender<Event>,
     ) -> Result<Arc<Self>> {
         let (input, inputs) = mpsc::unbounded_channel();
         let (view, store_events) = load(&db)?;
-        let manager = Arc::new(Self {
+        let manager = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             node_id: standing.node_id.clone(),
             cluster_id: standing.cluster_id.clone(),
             applied: watch::Sender::new(store_events.revision()),
             settled: watch::Sender::new(0),
             db,
             paths,
-            machine,
+            link,
             standing: Mutex::new(standing),
             view: RwLock::new(view),
             input,
             sessions: Sessions::default(),
             doors: Doors::default(),
+            own_door,
             inputs: crate::inputs::Shared::default(),
             tokens: OnceLock::new(),
+            leads: watch::Sender::new(false),
+            common: watch::Sender::default(),
+            membership: tokio::sync::Mutex::new(()),
+            keys: Arc::default(),
             settings: tokio::sync::Mutex::new(()),
             references: tokio::sync::RwLock::new(()),
             tasks: Mutex::default(),
@@ -95,7 +116,17 @@ impl Manager {
         let controller = Controller::new(manager.clone(), store_events, inputs, events);
         let renewal = manager.clone().renew_certificates();
         lock(&manager.tasks).push(tokio::spawn(crate::awslogs::deliver(manager.clone())));
-        lock(&manager.tasks).extend([tokio::spawn(controller.run()), tokio::spawn(renewal)]);
+        let tending = manager.clone().tend();
+        lock(&manager.tasks).extend([
+            tokio::spawn(controller.run()),
+            tokio::spawn(renewal),
+            tokio::spawn(tending),
+        ]);
+        // A manager that is alone leads at once.
+        if manager.db.cluster().is_leader() {
+            let mut leads = manager.leads.subscribe();
+            let _ = tokio::time::timeout(SETTLING, leads.wait_for(|leads| *leads)).await;
+        }
         Ok(manager)
     }
 
@@ -107,6 +138,9 @@ impl Manager {
             // Cancelled, which is what was asked for.
             let _ = task.await;
         }
+        // A write of certificates that was begun is finished.
+        drop(self.keys.lock().await);
+        self.set_leads(false);
         self.sessions.close();
         // Who waits for the view waits no longer; the store refuses what they do next.
         self.set_view_revision(u64::MAX);
@@ -132,6 +166,27 @@ impl Manager {
     /// Address of this node for traffic between containers.
     pub fn data_path_addr(&self) -> std::net::IpAddr {
         self.standing().data_path_addr
+    }
+
+    /// Whether this manager leads the cluster and serves sessions.
+    pub fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+
+    pub(crate) fn watch_leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
+    pub(crate) fn set_leads(&self, leads: bool) {
+        self.leads
+            .send_if_modified(|known| std::mem::replace(known, leads) != leads);
+    }
+
+    /// `IP:port` of the leader, unless it is this manager or nobody.
+    pub(crate) fn leader_address(&self) -> Option<String> {
+        let metrics = self.db.cluster().metrics();
+        let leader = metrics.leadership.leader.filter(|id| *id != metrics.node)?;
+        metrics.voters.get(&leader).cloned()
     }
 
     pub(crate) fn paths(&self) -> &Paths {
@@ -213,10 +268,10 @@ impl Manager {
         let _ = tokio::time::timeout(SETTLING, wait).await;
     }
 
-    /// Changes this node's own object, again and again until nobody else changed it meanwhile.
-    pub(crate) async fn change_self(&self, change: impl Fn(&mut Node)) -> Result<()> {
+    /// Changes a node's object, again and again until nobody else changed it meanwhile.
+    pub(crate) async fn change_node(&self, id: &str, change: impl Fn(&mut Node)) -> Result<()> {
         loop {
-            let mut node = self.node(&self.node_id)?;
+            let mut node = self.node(id)?;
             let before = node.clone();
             change(&mut node);
             if node == before {
@@ -228,14 +283,6 @@ impl Manager {
                 done => return done.map(drop).map_err(to_error),
             }
         }
-    }
-
-    /// Writes what this machine is, if that changed.
-    pub(crate) async fn describe_self(&self) -> Result<()> {
-        let cluster = self.swarm_inspect()?;
-        let description = describe(&self.machine, &cluster.status);
-        self.change_self(|node| node.status.description = description.clone())
-            .await
     }
 
     /// The `Swarm` part of `docker info`.

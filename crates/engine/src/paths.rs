@@ -6,8 +6,12 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
+use tripod_model::node::NodeRole;
 use tripod_model::{Error, Result};
+
+use crate::request::RemoteManager;
 
 /// Who this daemon is in which cluster. Written last when a cluster is made: without it there is none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,14 +25,35 @@ pub(crate) struct Standing {
     pub(crate) node_name: String,
     /// Identifier of the cluster.
     pub(crate) cluster_id: String,
-    /// Number in the Raft group.
+    /// What this node is. Daemons of the first version were all managers.
+    #[serde(default = "manager")]
+    pub(crate) role: NodeRole,
+    /// Number in the Raft group; 0 for a worker.
     pub(crate) raft_id: u64,
+    /// Managers to turn to.
+    #[serde(default)]
+    pub(crate) managers: Vec<RemoteManager>,
     /// `IP:port` on which other nodes are answered.
     pub(crate) listen_addr: String,
     /// `IP:port` that other nodes are told.
     pub(crate) advertise_addr: String,
     /// Address for traffic between containers.
     pub(crate) data_path_addr: IpAddr,
+}
+
+fn manager() -> NodeRole {
+    NodeRole::Manager
+}
+
+/// A node's certificate with its key, and the roots that it trusts.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    /// PEM.
+    pub(crate) roots: String,
+    /// PEM of the certificate and of what leads from it to an older root.
+    pub(crate) chain: String,
+    /// PEM (PKCS#8).
+    pub(crate) key: String,
 }
 
 /// Places below the engine's directory.
@@ -80,32 +105,57 @@ impl Paths {
         replace(&self.standing(), &text, 0o600)
     }
 
-    /// Keeps the certificates. While managers are locked the node's key is not written: a new one is issued when they
-    /// are unlocked.
-    pub(crate) fn write_certificates(&self, root: &str, cert: &str, key: Option<&str>) -> Result<()> {
+    /// Keeps the certificates. While managers are locked the node's key is sealed with their unlock key.
+    pub(crate) fn write_credentials(&self, credentials: &Credentials, lock: Option<&[u8; 32]>) -> Result<()> {
         let dir = self.certificates();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        replace(&dir.join("swarm-root-ca.crt"), root.as_bytes(), 0o644)?;
-        replace(&dir.join("swarm-node.crt"), cert.as_bytes(), 0o644)?;
-        match key {
-            Some(key) => replace(&dir.join("swarm-node.key"), key.as_bytes(), 0o600),
-            None => remove(fs::remove_file(dir.join("swarm-node.key"))),
+        let Credentials { roots, chain, key } = credentials;
+        replace(&dir.join("swarm-root-ca.crt"), roots.as_bytes(), 0o644)?;
+        replace(&dir.join("swarm-node.crt"), chain.as_bytes(), 0o644)?;
+        let (plain, sealed) = (dir.join("swarm-node.key"), dir.join("swarm-node.key.sealed"));
+        match lock {
+            None => {
+                replace(&plain, key.as_bytes(), 0o600)?;
+                remove(fs::remove_file(sealed))
+            }
+            Some(lock) => {
+                replace(&sealed, &seal(lock, key.as_bytes()), 0o600)?;
+                remove(fs::remove_file(plain))
+            }
         }
     }
 
-    /// The node's certificate and key and the root they belong to, if all three are there.
-    pub(crate) fn read_certificates(&self) -> Option<(String, String, String)> {
-        let read = |name: &str| fs::read_to_string(self.certificates().join(name)).ok();
-        Some((
-            read("swarm-root-ca.crt")?,
-            read("swarm-node.crt")?,
-            read("swarm-node.key")?,
-        ))
+    /// The node's certificates, if all are there and `lock` opens the key.
+    pub(crate) fn read_credentials(&self, lock: Option<&[u8; 32]>) -> Option<Credentials> {
+        let read = |name: &str| fs::read(self.certificates().join(name)).ok();
+        let key = match lock {
+            None => read("swarm-node.key")?,
+            Some(lock) => match read("swarm-node.key.sealed") {
+                Some(sealed) => open(lock, sealed)?,
+                None => read("swarm-node.key")?,
+            },
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+        Some(Credentials {
+            roots: text(read("swarm-root-ca.crt")?)?,
+            chain: text(read("swarm-node.crt")?)?,
+            key: text(key)?,
+        })
+    }
+
+    /// The roots that the node trusts.
+    pub(crate) fn read_roots(&self) -> Option<String> {
+        fs::read_to_string(self.certificates().join("swarm-root-ca.crt")).ok()
     }
 
     /// The node's certificate.
     pub(crate) fn read_certificate(&self) -> Option<String> {
         fs::read_to_string(self.certificates().join("swarm-node.crt")).ok()
+    }
+
+    /// Forgets the store of a manager that is one no more.
+    pub(crate) fn forget_store(&self) -> Result<()> {
+        remove(fs::remove_dir_all(self.store()))
     }
 
     /// Forgets the cluster: first who this node was in it, so that a half-done removal counts as done.
@@ -114,6 +164,26 @@ impl Paths {
         remove(fs::remove_dir_all(self.certificates()))?;
         remove(fs::remove_dir_all(self.store()))
     }
+}
+
+fn cipher(lock: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, lock).expect("a key of the right length"))
+}
+
+fn seal(lock: &[u8; 32], plain: &[u8]) -> Vec<u8> {
+    let nonce: [u8; NONCE_LEN] = rand::random();
+    let mut body = plain.to_vec();
+    cipher(lock)
+        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut body)
+        .expect("far below the cipher's length limit");
+    [&nonce[..], &body].concat()
+}
+
+fn open(lock: &[u8; 32], sealed: Vec<u8>) -> Option<Vec<u8>> {
+    let (nonce, body) = sealed.split_first_chunk::<NONCE_LEN>()?;
+    let mut body = body.to_vec();
+    let plain = cipher(lock).open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), &mut body);
+    plain.ok().map(|plain| plain.to_vec())
 }
 
 /// That there was nothing to remove is no error.
@@ -143,4 +213,26 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         }
     })();
     written.map_err(|e: std::io::Error| Error::internal(format_args!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_key_opens_with_its_lock_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path()).unwrap();
+        let credentials = Credentials {
+            roots: "r".into(),
+            chain: "c".into(),
+            key: "k".into(),
+        };
+        paths.write_credentials(&credentials, Some(&[7; 32])).unwrap();
+        assert_eq!(paths.read_credentials(Some(&[7; 32])).unwrap().key, "k");
+        assert!(paths.read_credentials(Some(&[8; 32])).is_none());
+        assert!(paths.read_credentials(None).is_none());
+        paths.write_credentials(&credentials, None).unwrap();
+        assert_eq!(paths.read_credentials(None).unwrap().key, "k");
+    }
 }

@@ -3,18 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use tripod_model::node::{Availability, NodeDescription};
 use tripod_model::swarm::{SwarmCluster, SwarmSpec};
 use tripod_model::{Error, Result};
 
 /// The port of node traffic.
-const SWARM_PORT: u16 = 2377;
+pub(crate) const SWARM_PORT: u16 = 2377;
 
 /// What the daemon tells its engine.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// What this machine is. The engine fills in the trust part.
     pub description: NodeDescription,
+    /// Where this node answers other nodes when it is a manager, instead of what a request says; port 0 takes any.
+    pub node_listen: Option<SocketAddr>,
 }
 
 /// A daemon's standing (`LocalNodeState` of the Docker API).
@@ -106,7 +109,7 @@ pub struct JoinRequest {
 }
 
 /// Another manager, or this one, as `docker info` lists them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteManager {
     /// Swarm identifier.
     pub node_id: String,
@@ -144,15 +147,21 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    pub(crate) fn of(request: &InitRequest) -> Result<Self> {
-        let listen = match request.listen_addr.as_str() {
-            "" => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SWARM_PORT),
-            text => parse_addr(text, SWARM_PORT, "ListenAddr")?,
+    /// From what a request says, and what the daemon was started with.
+    pub(crate) fn of(listen: &str, advertise: &str, fixed: Option<SocketAddr>) -> Result<Self> {
+        let listen = match (listen, fixed) {
+            (_, Some(fixed)) => fixed,
+            ("", None) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SWARM_PORT),
+            (text, None) => parse_addr(text, SWARM_PORT, "ListenAddr")?,
         };
-        let advertise = match request.advertise_addr.as_str() {
+        let advertise = match advertise {
             "" => (!listen.ip().is_unspecified()).then_some(listen),
             text => {
-                let addr = parse_addr(text, listen.port(), "AdvertiseAddr")?;
+                let port = match listen.port() {
+                    0 => SWARM_PORT,
+                    port => port,
+                };
+                let addr = parse_addr(text, port, "AdvertiseAddr")?;
                 if addr.ip().is_unspecified() {
                     return Err(bad_addr("AdvertiseAddr"));
                 }

@@ -23,6 +23,7 @@ use tripod_plan::project::project;
 use tripod_plan::view::pod_key;
 
 use crate::controller::Input;
+use crate::link::mux::Mux;
 use crate::manager::Manager;
 use crate::swarm::{config_bytes, secret_bytes};
 
@@ -34,9 +35,12 @@ pub(crate) struct Sessions {
     open: Mutex<HashMap<String, usize>>,
     leases: Mutex<Leases>,
     acknowledged: watch::Sender<BTreeMap<String, u64>>,
-    closed: watch::Sender<bool>,
     /// What Services come to, which is the same for all nodes, and the network epoch at which that was so.
     services: Mutex<Option<(u64, Arc<ClusterServices>)>>,
+    /// Grows whenever all sessions end: those of an older number are over.
+    ended: watch::Sender<u64>,
+    /// The connections of nodes that have a session from elsewhere.
+    connections: Mutex<HashMap<String, Mux>>,
 }
 
 impl Default for Sessions {
@@ -45,8 +49,9 @@ impl Default for Sessions {
             open: Mutex::default(),
             leases: Mutex::default(),
             acknowledged: watch::Sender::new(BTreeMap::new()),
-            closed: watch::Sender::new(false),
             services: Mutex::default(),
+            ended: watch::Sender::new(0),
+            connections: Mutex::default(),
         }
     }
 }
@@ -56,9 +61,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
-    /// Ends all sessions.
+    /// Ends all sessions, and forgets what is known only while there are some.
     pub(crate) fn close(&self) {
-        self.closed.send_replace(true);
+        self.ended.send_modify(|ended| *ended += 1);
+        lock(&self.leases).clear();
+    }
+
+    /// Takes a node's connection; one that it had before is ended.
+    pub(crate) fn connect(&self, node_id: &str, mux: Mux) {
+        if let Some(before) = lock(&self.connections).insert(node_id.to_owned(), mux) {
+            before.end();
+        }
+    }
+
+    /// Forgets a connection that has ended.
+    pub(crate) fn disconnect(&self, node_id: &str) {
+        let mut connections = lock(&self.connections);
+        if connections.get(node_id).is_some_and(Mux::is_closed) {
+            connections.remove(node_id);
+        }
+    }
+
+    /// The connection of a node that has a session from elsewhere.
+    #[allow(dead_code, reason = "streams to nodes follow")]
+    pub(crate) fn connection(&self, node_id: &str) -> Option<Mux> {
+        lock(&self.connections)
+            .get(node_id)
+            .filter(|mux| !mux.is_closed())
+            .cloned()
     }
 
     /// All leases, for a view that is built anew.
@@ -118,7 +148,11 @@ pub struct NodeSession {
     node_id: String,
     node_name: String,
     revision: watch::Receiver<u64>,
-    closed: watch::Receiver<bool>,
+    ended: watch::Receiver<u64>,
+    /// The number of `ended` at which it was opened.
+    opened_at: u64,
+    /// When the node was last heard of, if that is not now.
+    heard: Option<tripod_model::Time>,
     /// Cluster networks to which the node's local containers are attached.
     attached: watch::Sender<BTreeSet<String>>,
     sent: Option<Sent>,
@@ -134,18 +168,27 @@ impl Manager {
     /// Opens the session of a node, by its Swarm identifier.
     ///
     /// # Errors
-    /// [`tripod_model::ErrorKind::NotFound`] for a node that the cluster does not know.
+    /// [`tripod_model::ErrorKind::NotFound`] for a node that the cluster does not know,
+    /// [`tripod_model::ErrorKind::Unavailable`] while another manager leads.
     pub fn session(self: &Arc<Self>, node_id: &str) -> Result<NodeSession> {
+        let ended = self.sessions.ended.subscribe();
+        let opened_at = *ended.borrow();
+        if !self.leads() {
+            return Err(Error::unavailable("this manager does not lead"));
+        }
         let node = self.node(node_id)?;
         let node_id = node.spec.swarm.node_id.clone();
         *lock(&self.sessions.open).entry(node_id.clone()).or_default() += 1;
         self.tell(Input::Presence {
             node_id: node_id.clone(),
             present: true,
+            heard: None,
         });
         Ok(NodeSession {
             revision: self.view_revision(),
-            closed: self.sessions.closed.subscribe(),
+            ended,
+            opened_at,
+            heard: None,
             manager: self.clone(),
             node_id,
             node_name: node.metadata.name,
@@ -176,7 +219,7 @@ impl NodeSession {
     pub async fn next(&mut self) -> Option<Assignment> {
         let mut attached = self.attached.subscribe();
         loop {
-            if *self.closed.borrow() {
+            if self.is_over() {
                 return None;
             }
             let revision = *self.revision.borrow_and_update();
@@ -187,16 +230,25 @@ impl NodeSession {
             tokio::select! {
                 changed = self.revision.changed() => changed.ok()?,
                 changed = attached.changed() => changed.ok()?,
-                changed = self.closed.changed() => changed.ok()?,
+                changed = self.ended.changed() => changed.ok()?,
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        *self.ended.borrow() != self.opened_at
+    }
+
+    /// The node was last heard of at this time: it counts as lost some heartbeats later.
+    pub(crate) fn last_heard(&mut self, at: tripod_model::Time) {
+        self.heard = Some(at);
     }
 
     /// Tells the manager the states of pods. They are written together with those of other reports; a report that says
     /// nothing new, or is late, is dropped. After a new session was opened, the node reports all its pods.
     ///
     /// # Errors
-    /// [`tripod_model::ErrorKind::Unavailable`] when the manager stopped.
+    /// [`tripod_model::ErrorKind::Unavailable`] when the session is over.
     pub async fn report(&self, reports: Vec<PodReport>) -> Result<()> {
         self.reporter().report(reports)
     }
@@ -208,6 +260,8 @@ impl NodeSession {
             node_id: self.node_id.clone(),
             node_name: self.node_name.clone(),
             attached: self.attached.clone(),
+            ended: self.ended.clone(),
+            opened_at: self.opened_at,
         }
     }
 
@@ -268,6 +322,7 @@ impl Drop for NodeSession {
             self.manager.tell(Input::Presence {
                 node_id: self.node_id.clone(),
                 present: false,
+                heard: self.heard,
             });
         }
     }
@@ -280,6 +335,8 @@ pub struct Reporter {
     node_id: String,
     node_name: String,
     attached: watch::Sender<BTreeSet<String>>,
+    ended: watch::Receiver<u64>,
+    opened_at: u64,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -292,9 +349,9 @@ impl Reporter {
     /// As [`NodeSession::report`].
     ///
     /// # Errors
-    /// [`tripod_model::ErrorKind::Unavailable`] when the manager stopped.
+    /// [`tripod_model::ErrorKind::Unavailable`] when the session is over.
     pub fn report(&self, reports: Vec<PodReport>) -> Result<()> {
-        if *self.manager.sessions.closed.borrow() {
+        if *self.ended.borrow() != self.opened_at {
             return Err(stopped());
         }
         self.manager.tell(Input::Reports {
@@ -366,7 +423,7 @@ impl Reporter {
 }
 
 fn stopped() -> Error {
-    Error::unavailable("the manager has stopped")
+    Error::unavailable("the manager has stopped, or leads no more")
 }
 
 /// The pods of the node, those that ended and are remembered included.

@@ -13,7 +13,11 @@ use tripod_model::swarm::SwarmSpec;
 #[tokio::test]
 async fn a_daemon_without_a_cluster_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(dir.path(), options()).await.unwrap();
+    let options = tripod_engine::Options {
+        node_listen: None,
+        ..options()
+    };
+    let engine = Engine::open(dir.path(), options).await.unwrap();
     assert_eq!(engine.membership(), Membership::Inactive);
     let none = engine.manager().unwrap_err();
     assert_eq!(none.kind, ErrorKind::Unavailable);
@@ -25,7 +29,7 @@ async fn a_daemon_without_a_cluster_says_so() {
     assert_eq!(none.message, "This node is not part of a swarm");
     assert_eq!(
         engine.swarm_join(JoinRequest::default()).await.unwrap_err().kind,
-        ErrorKind::NotImplemented
+        ErrorKind::Invalid
     );
     assert_eq!(engine.info().node_id, "");
     let unspecified = engine.swarm_init(InitRequest::default()).await.unwrap_err();
@@ -243,7 +247,7 @@ async fn tokens_rotate() {
     let node = c.manager.node("host_1").unwrap();
     assert_eq!(node.status.description.trust_root, rotated.status.ca_cert);
     let kept = std::fs::read_to_string(c.dir.path().join("certificates/swarm-root-ca.crt")).unwrap();
-    assert_eq!(kept, rotated.status.ca_cert);
+    assert!(kept.starts_with(&rotated.status.ca_cert));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// What went wrong, in terms that every dialect can map to its own codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The request is malformed or a field has a value that is not allowed.
@@ -36,7 +36,7 @@ pub enum ErrorKind {
 }
 
 /// An error with a kind, a message for the user and, where there is one, the path of the field at fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Error {
     /// The class of the failure.
     pub kind: ErrorKind,

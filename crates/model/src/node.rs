@@ -91,6 +91,9 @@ pub struct NodeStatus {
     pub message: String,
     /// Address at which managers see it.
     pub addr: String,
+    /// Its address for traffic between containers, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_path_addr: Option<std::net::IpAddr>,
     /// Manager's address and standing, for managers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<ManagerStatus>,

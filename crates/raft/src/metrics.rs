@@ -1,6 +1,7 @@
 //! What a manager knows about its group.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::types::NodeId;
 
@@ -30,6 +31,8 @@ pub struct Metrics {
     pub voters: BTreeMap<NodeId, String>,
     /// The managers that only listen, with their addresses.
     pub learners: BTreeMap<NodeId, String>,
+    /// On the leader: how long ago a majority last answered.
+    pub quorum_age: Option<Duration>,
     /// On the leader: the last entry that each of the others is known to hold.
     pub matched: BTreeMap<NodeId, Option<u64>>,
     /// The store's revision here.

@@ -65,8 +65,14 @@ pub enum Response {
 
 /// The other manager did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TransportError(pub String);
+pub enum TransportError {
+    /// The request was not sent: it has had no effect.
+    #[error("{0}")]
+    NotSent(String),
+    /// The request may have had its effect.
+    #[error("{0}")]
+    Lost(String),
+}
 
 /// Carries requests to other managers and brings their answers.
 #[async_trait]
@@ -82,7 +88,7 @@ pub struct NoTransport;
 #[async_trait]
 impl Transport for NoTransport {
     async fn call(&self, _: NodeId, address: &str, _: Request) -> Result<Response, TransportError> {
-        Err(TransportError(format!("no way to reach {address}")))
+        Err(TransportError::NotSent(format!("no way to reach {address}")))
     }
 }
 
@@ -139,7 +145,7 @@ impl LocalTransport {
         let found = local.nodes.get(&target).and_then(Weak::upgrade);
         found
             .filter(|_| !local.cut.contains(&(self.from, target)))
-            .ok_or_else(|| TransportError(format!("node {target} is unreachable")))
+            .ok_or_else(|| TransportError::Lost(format!("node {target} is unreachable")))
     }
 }
 
@@ -178,7 +184,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 type RpcResult<T> = Result<T, RPCError<NodeId, BasicNode, RaftError<NodeId>>>;
 
 fn mismatch() -> TransportError {
-    TransportError("an answer to another request".into())
+    TransportError::Lost("an answer to another request".into())
 }
 
 impl Connection {

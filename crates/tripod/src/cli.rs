@@ -150,6 +150,9 @@ pub(crate) struct DaemonArgs {
     /// Unix socket of the dashboard. Whoever may open it administers the cluster.
     #[arg(long, value_name = "PATH")]
     pub dashboard_socket: Option<PathBuf>,
+    /// Where a manager answers other nodes, whatever `docker swarm init` and `join` say (default 0.0.0.0:2377).
+    #[arg(long, value_name = "IP:PORT")]
+    pub node_listen: Option<std::net::SocketAddr>,
     /// OCI runtime: the built-in one, or the name or path of another (`runc`, `crun`).
     #[arg(long, default_value = "tripod", value_name = "NAME")]
     pub oci_runtime: String,

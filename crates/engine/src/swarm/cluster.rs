@@ -19,7 +19,7 @@ use tripod_store::{Key, Txn};
 use crate::ca::{self, Authority};
 use crate::db::TypedTxn;
 use crate::manager::Manager;
-use crate::paths::Standing;
+use crate::paths::{Credentials, Standing};
 use crate::request::InitRequest;
 use crate::{new_id, new_uid};
 
@@ -128,7 +128,7 @@ fn install(status: &mut SwarmStatus, authority: &Authority) -> Result<()> {
 }
 
 /// A host name made a Kubernetes name (RFC 1123): lower case, and dashes for what is not allowed.
-fn safe_name(hostname: &str) -> String {
+pub(crate) fn safe_name(hostname: &str) -> String {
     let name: String = hostname
         .chars()
         .map(|c| c.to_ascii_lowercase())
@@ -344,6 +344,9 @@ impl Manager {
         if cluster.status.unlock_key != before.status.unlock_key || rotated {
             self.apply_keys(&cluster, rotated).await?;
         }
+        if rotated {
+            self.describe_trust(&cluster).await?;
+        }
         Ok(())
     }
 
@@ -352,32 +355,42 @@ impl Manager {
         Ok(self.swarm_inspect()?.status.unlock_key)
     }
 
-    /// Brings this node's disk into line with the cluster's unlock key and authority.
+    /// Brings this node's disk and identity into line with the cluster's unlock key and authority.
     pub(crate) async fn apply_keys(&self, cluster: &SwarmCluster, reissue: bool) -> Result<()> {
-        let key = match cluster.status.unlock_key.as_str() {
+        let lock = match cluster.status.unlock_key.as_str() {
             "" => None,
             text => Some(ca::parse_unlock_key(text)?),
         };
         let (store, paths, standing) = (self.db().cluster().clone(), self.paths().clone(), self.standing());
-        let cluster = cluster.clone();
+        let (link, cluster) = (self.link.clone(), cluster.clone());
+        let one = self.keys.clone().lock_owned().await;
         let written = tokio::task::spawn_blocking(move || {
-            store.set_unlock_key(key.as_ref()).map_err(crate::db::to_error)?;
-            let kept = if reissue { None } else { paths.read_certificates() };
-            let kept = kept.filter(|(root, cert, _)| {
-                *root == cluster.status.ca_cert && Time::now() < ca::renew_at(cert)
-            });
-            if let Some((root, cert, node_key)) = kept {
-                return paths.write_certificates(&root, &cert, key.is_none().then_some(&node_key));
-            }
-            let valid = Duration::from_nanos(cluster.spec.node_cert_expiry.unsigned_abs());
-            let cluster_id = &cluster.metadata.name;
-            let issued =
-                authority(&cluster).issue(&standing.node_id, NodeRole::Manager, cluster_id, valid)?;
-            let node_key = key.is_none().then_some(issued.key.as_str());
-            paths.write_certificates(&cluster.status.ca_cert, &issued.cert, node_key)
+            let _one = one;
+            store.set_unlock_key(lock.as_ref()).map_err(crate::db::to_error)?;
+            let roots = roots(&cluster);
+            let kept = paths
+                .read_credentials(lock.as_ref())
+                .or_else(|| paths.read_credentials(None));
+            let kept = kept
+                .filter(|kept| !reissue && kept.roots == roots && Time::now() < ca::renew_at(&kept.chain));
+            let credentials = match kept {
+                Some(kept) => kept,
+                None => {
+                    let valid = Duration::from_nanos(cluster.spec.node_cert_expiry.unsigned_abs());
+                    let name = &cluster.metadata.name;
+                    let issued =
+                        authority(&cluster).issue(&standing.node_id, NodeRole::Manager, name, valid)?;
+                    Credentials {
+                        roots,
+                        chain: chain(&issued.cert, &cluster),
+                        key: issued.key,
+                    }
+                }
+            };
+            paths.write_credentials(&credentials, lock.as_ref())?;
+            link.install(&credentials.roots, &credentials.chain, &credentials.key)
         });
-        written.await.map_err(Error::internal)??;
-        self.describe_self().await
+        written.await.map_err(Error::internal)?
     }
 
     /// Renews this node's certificate whenever half of its life is over, for as long as the manager runs.
@@ -387,6 +400,7 @@ impl Manager {
                 Some(cert) => ca::renew_at(&cert).duration_since(Time::now()),
                 None => return,
             };
+            // Its end is the manager's: the task is aborted.
             tokio::time::sleep(Duration::try_from(wait).unwrap_or_default().max(RENEWAL_PAUSE)).await;
             let renewed = match self.swarm_inspect() {
                 Ok(cluster) => self.apply_keys(&cluster, false).await,
@@ -398,41 +412,57 @@ impl Manager {
         }
     }
 
-    /// `docker swarm init --force-new-cluster` on a manager: the cluster goes on with this manager alone.
-    pub(crate) async fn found_anew(
-        &self,
-        listen: SocketAddr,
-        advertise: Option<SocketAddr>,
-    ) -> Result<String> {
-        let mut standing = self.standing();
-        standing.listen_addr = listen.to_string();
-        if let Some(advertise) = advertise {
-            standing.advertise_addr = advertise.to_string();
-        }
-        self.set_standing(standing.clone())?;
+    /// After `docker swarm init --force-new-cluster`: this manager is the only one, at its address.
+    pub(crate) async fn found_anew(&self) -> Result<()> {
+        let standing = self.standing();
         let advertised: SocketAddr = standing.advertise_addr.parse().map_err(Error::internal)?;
-        self.change_self(|node| {
+        let others: Vec<String> = self
+            .nodes(&Default::default())?
+            .iter()
+            .filter(|n| n.status.manager.is_some())
+            .map(|n| n.spec.swarm.node_id.clone())
+            .filter(|id| id != self.node_id())
+            .collect();
+        for other in others {
+            // Managers of the group that was: they have to join anew.
+            self.change_node(&other, |node| {
+                node.spec.swarm.role = NodeRole::Worker;
+                node.status.manager = None;
+            })
+            .await?;
+        }
+        self.change_node(self.node_id(), |node| {
             node.status.addr = advertised.ip().to_string();
             if let Some(manager) = &mut node.status.manager {
                 manager.addr = advertised.to_string();
             }
         })
-        .await?;
-        Ok(standing.node_id)
+        .await
     }
 }
 
-fn authority(cluster: &SwarmCluster) -> Authority {
+/// The roots that nodes are to trust: the authority's, and while it is being replaced the one before.
+pub(crate) fn roots(cluster: &SwarmCluster) -> String {
+    format!("{}{}", cluster.status.ca_cert, cluster.status.old_ca_cert)
+}
+
+/// A node's certificate with what leads from it to the root before.
+pub(crate) fn chain(certificate: &str, cluster: &SwarmCluster) -> String {
+    format!("{certificate}{}", cluster.status.cross_cert)
+}
+
+pub(crate) fn authority(cluster: &SwarmCluster) -> Authority {
     Authority {
         cert: cluster.status.ca_cert.clone(),
         key: cluster.status.ca_key.clone(),
     }
 }
 
-/// Replaces the authority when that is asked for. One manager holds all there is, so that it is done at once.
+/// Replaces the authority when that is asked for. Until all nodes have certificates of the new one, the old one is
+/// trusted too, and the new one is introduced by it.
 fn rotate_authority(cluster: &mut SwarmCluster, update: &ClusterUpdate) -> Result<bool> {
     let (new, old) = (&update.spec, &cluster.spec);
-    let authority = if !new.signing_ca_cert.is_empty() && new.signing_ca_cert != cluster.status.ca_cert {
+    let next = if !new.signing_ca_cert.is_empty() && new.signing_ca_cert != cluster.status.ca_cert {
         if update.signing_ca_key.is_empty() {
             return Err(Error::invalid(
                 "rotating to a given CA certificate needs its key as well",
@@ -444,7 +474,12 @@ fn rotate_authority(cluster: &mut SwarmCluster, update: &ClusterUpdate) -> Resul
     } else {
         return Ok(false);
     };
-    install(&mut cluster.status, &authority)?;
+    let before = authority(cluster);
+    let status = &mut cluster.status;
+    status.cross_cert = before.cross_sign(&next)?;
+    status.old_ca_cert = before.cert;
+    status.root_rotation = true;
+    install(status, &next)?;
     Ok(true)
 }
 

@@ -63,22 +63,7 @@ impl Manager {
             return Err(Error::out_of_sequence("update out of sequence"));
         }
         if node.spec.swarm.role == NodeRole::Manager && spec.role == NodeRole::Worker {
-            let nodes = state.list::<Node>(None)?;
-            if nodes
-                .iter()
-                .filter(|n| n.spec.swarm.role == NodeRole::Manager)
-                .count()
-                < 2
-            {
-                return Err(Error::invalid(
-                    "attempting to demote the last manager of the swarm",
-                ));
-            }
-        }
-        if node.spec.swarm.role != spec.role {
-            return Err(Error::not_implemented(
-                "changing the role of a node is not implemented yet",
-            ));
+            may_demote(&state.list::<Node>(None)?, &node)?;
         }
         node.spec.swarm = NodeSwarmSpec {
             node_id: node.spec.swarm.node_id.clone(),
@@ -110,6 +95,28 @@ impl Manager {
         }
         self.db().delete(&node).await
     }
+}
+
+/// Refuses a demotion that would leave no manager, or too few that answer.
+fn may_demote(nodes: &[Node], node: &Node) -> Result<()> {
+    let manager = |n: &&Node| n.spec.swarm.role == NodeRole::Manager;
+    if nodes.iter().filter(manager).count() < 2 {
+        return Err(Error::invalid(
+            "attempting to demote the last manager of the swarm",
+        ));
+    }
+    let id = &node.spec.swarm.node_id;
+    let rest = nodes
+        .iter()
+        .filter(|n| n.spec.swarm.node_id != *id)
+        .filter_map(|n| n.status.manager.as_ref());
+    let (answer, silent): (Vec<_>, Vec<_>) = rest.partition(|m| m.reachable);
+    if node.status.manager.is_some() && answer.len() <= silent.len() {
+        return Err(Error::invalid(
+            "can't remove member from the raft: this would result in a loss of quorum",
+        ));
+    }
+    Ok(())
 }
 
 /// The name by which people know a node.

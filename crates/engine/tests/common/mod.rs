@@ -24,7 +24,10 @@ pub fn options() -> Options {
         engine_version: "0.1.0".into(),
         ..NodeDescription::default()
     };
-    Options { description }
+    Options {
+        description,
+        node_listen: Some(([127, 0, 0, 1], 0).into()),
+    }
 }
 
 pub struct Cluster {

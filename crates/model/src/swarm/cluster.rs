@@ -106,6 +106,12 @@ pub struct SwarmStatus {
     pub issuer_subject: String,
     /// DER of the issuer's public key, base64.
     pub issuer_public_key: String,
+    /// PEM of the CA certificate before, while a rotation is going on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub old_ca_cert: String,
+    /// PEM of the new CA's certificate signed by the one before, while a rotation is going on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cross_cert: String,
     /// A CA rotation is going on.
     pub root_rotation: bool,
     /// Join token of workers.

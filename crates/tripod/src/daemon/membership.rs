@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tripod_agent::pods::{NodeIdentity, Session};
 use tripod_agent::{Agent, ClusterNetworks, Owner};
-use tripod_engine::{Engine, Manager, Membership, NodeSession, Reporter};
+use tripod_engine::{Engine, LeaderSession, Membership};
 use tripod_model::network::NetworkSpec;
 use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
 use tripod_model::{Error, Result};
@@ -18,58 +19,41 @@ use tripod_model::{Error, Result};
 /// Identifiers of cluster networks are this long, those of local ones 64 digits.
 const CLUSTER_ID_LENGTH: usize = 25;
 
-/// A session with the manager in this process.
-struct LocalSession {
-    assignments: tokio::sync::Mutex<NodeSession>,
-    reporter: Reporter,
-    node_name: String,
-}
+/// How long the node waits before it looks for a leader again: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-impl LocalSession {
-    fn node_name(&self) -> &str {
-        &self.node_name
-    }
-
-    fn new(session: NodeSession) -> Self {
-        Self {
-            reporter: session.reporter(),
-            node_name: session.node_name().to_owned(),
-            assignments: tokio::sync::Mutex::new(session),
-        }
-    }
-}
+/// The engine's session as the agent wants it.
+struct NodeSession(Arc<dyn LeaderSession>);
 
 #[async_trait]
-impl Session for LocalSession {
+impl Session for NodeSession {
     async fn next(&self) -> Result<Assignment> {
-        let next = self.assignments.lock().await.next().await;
-        next.ok_or_else(|| Error::unavailable("the manager has stopped"))
+        self.0.next().await
     }
 
     async fn report(&self, reports: Vec<PodReport>) -> Result<()> {
-        self.reporter.report(reports)
+        self.0.report(reports).await
     }
 
     async fn acknowledge(&self, revision: u64) -> Result<()> {
-        self.reporter.acknowledge(revision);
-        Ok(())
+        self.0.acknowledge(revision).await
     }
 
     async fn token(&self, request: TokenRequest) -> Result<Token> {
-        self.reporter.token(request).await
+        self.0.token(request).await
     }
 }
 
 /// The cluster's networks for containers of `docker run`: found at the manager, addresses leased over the session.
 struct Leases {
     engine: Engine,
-    session: Mutex<Option<Reporter>>,
+    session: Mutex<Option<Arc<dyn LeaderSession>>>,
     /// Network of each endpoint that holds a lease.
     held: Mutex<BTreeMap<String, String>>,
 }
 
 impl Leases {
-    fn reporter(&self) -> Result<Reporter> {
+    fn reporter(&self) -> Result<Arc<dyn LeaderSession>> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         session
             .clone()
@@ -83,7 +67,7 @@ impl Leases {
     }
 
     /// Takes up a new session: what local containers hold is asked for again.
-    async fn begin(&self, agent: &Agent, reporter: Reporter) {
+    async fn begin(&self, agent: &Agent, reporter: Arc<dyn LeaderSession>) {
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter.clone());
         for record in agent
             .containers()
@@ -109,17 +93,17 @@ impl Leases {
 #[async_trait]
 impl ClusterNetworks for Leases {
     async fn find(&self, reference: &str) -> Result<Option<Arc<NetworkSpec>>> {
-        let Ok(manager) = self.engine.manager() else {
+        if self.engine.membership() != Membership::Active {
             return Ok(None);
-        };
-        match manager.network(reference) {
-            Ok(network) if network.spec.attachable => Ok(Some(Arc::new(network.spec))),
-            Ok(network) => Err(Error::forbidden(format_args!(
+        }
+        match self.engine.find_network(reference).await {
+            Ok(Some(spec)) if spec.attachable => Ok(Some(Arc::new(spec))),
+            Ok(Some(spec)) => Err(Error::forbidden(format_args!(
                 "Could not attach to network {reference}: rpc error: code = PermissionDenied desc = network {} not \
                  manually attachable",
-                network.spec.id
+                spec.id
             ))),
-            Err(_) => Ok(None),
+            Ok(None) | Err(_) => Ok(None),
         }
     }
 
@@ -142,6 +126,7 @@ impl ClusterNetworks for Leases {
 pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> JoinHandle<()> {
     let (agent, engine) = (agent.clone(), engine.clone());
     relay_events(&agent, &engine);
+    engine.set_door(Arc::new(super::door::LocalDoor::new(agent.clone())));
     let leases = Arc::new(Leases {
         engine: engine.clone(),
         session: Mutex::new(None),
@@ -153,14 +138,14 @@ pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> 
         loop {
             let now = *standing.borrow_and_update();
             let session_over = CancellationToken::new();
-            let running = match (now, engine.manager()) {
-                (Membership::Active, Ok(manager)) => Some(tokio::spawn(take_part(
+            let running = match now {
+                Membership::Active => Some(tokio::spawn(take_part(
                     agent.clone(),
-                    manager,
+                    engine.clone(),
                     leases.clone(),
                     session_over.clone(),
                 ))),
-                (Membership::Inactive, _) => {
+                Membership::Inactive => {
                     if let Err(e) = agent.leave_cluster().await {
                         tracing::error!("what the cluster had on this node is not all gone: {e}");
                     }
@@ -183,30 +168,38 @@ pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> 
     })
 }
 
-async fn take_part(agent: Agent, manager: Arc<Manager>, leases: Arc<Leases>, over: CancellationToken) {
+/// Holds a session with whoever leads, one after the other. Between them the node's pods go on.
+async fn take_part(agent: Agent, engine: Engine, leases: Arc<Leases>, over: CancellationToken) {
     if let Err(e) = agent.ensure_gateway_bridge().await {
         tracing::error!("tasks on overlay networks have no way out: {e}");
     }
     let host = tripod_agent::host::HostFacts::read();
     let identity = NodeIdentity {
-        id: manager.node_id().to_owned(),
+        id: engine.node_id(),
         hostname: host.hostname,
         platform: (host.machine, "linux".into()),
     };
-    let door = std::sync::Arc::new(super::door::LocalDoor::new(agent.clone()));
-    while !over.is_cancelled() {
-        let session = match manager.session(manager.node_id()) {
-            Ok(session) => Arc::new(LocalSession::new(session)),
-            Err(e) => {
-                tracing::error!("no session with the manager: {e}");
-                return;
-            }
+    let mut pause = PAUSE.0;
+    loop {
+        let opened = tokio::select! {
+            opened = engine.open_session() => opened,
+            () = over.cancelled() => return,
         };
-        let _open = manager.open_door(session.node_name(), door.clone());
-        leases.begin(&agent, session.reporter.clone()).await;
-        match agent.run_session(identity.clone(), session, over.clone()).await {
-            Ok(()) => return,
-            Err(e) => tracing::warn!("the session with the manager ended, another follows: {e}"),
+        match opened {
+            Ok(session) => {
+                pause = PAUSE.0;
+                leases.begin(&agent, session.clone()).await;
+                let session = Arc::new(NodeSession(session));
+                match agent.run_session(identity.clone(), session, over.clone()).await {
+                    Ok(()) => return,
+                    Err(e) => tracing::warn!("the session with the manager ended, another follows: {e}"),
+                }
+            }
+            Err(e) => tracing::debug!("no session with a manager yet: {e}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+            () = over.cancelled() => return,
         }
     }
 }

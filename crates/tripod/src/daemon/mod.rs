@@ -142,6 +142,7 @@ async fn open_node(args: &DaemonArgs, root: &Path, run_dir: &Path) -> Result<Nod
     };
     let engine_options = tripod_engine::Options {
         description: describe(args, &host),
+        node_listen: args.node_listen,
     };
     let (agent, engine) = tokio::try_join!(
         Agent::open(options, ports),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError as CoreError};
-use openraft::{BasicNode, ChangeMembers, LogIdOptionExt, Raft, Snapshot};
+use openraft::error::{InitializeError, RaftError as CoreError};
+use openraft::{BasicNode, ChangeMembers, LogIdOptionExt, Raft};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tripod_store::{Gone, List, ListQuery, State, Txn, TxnOk, WatchFilter};
 
@@ -22,7 +22,16 @@ use crate::thread::{Started, StoreThread, store_thread};
 use crate::transport::{Request, Response, Transport};
 use crate::types::{NodeId, TypeConfig};
 use crate::watch::Watch;
+use inner::membership_error;
 
+mod inner;
+
+/// How long a write waits for somebody to lead.
+const ELECTION: Duration = Duration::from_secs(8);
+/// How long a writer waits for news of an election before it asks again.
+const ELECTION_STEP: Duration = Duration::from_millis(100);
+/// How long a write made through the leader may take to be applied here too.
+const FOLLOW: Duration = Duration::from_secs(2);
 /// Transactions that may wait in the queue before writers have to.
 const QUEUE: usize = 1024;
 /// Unfinished paged lists whose snapshot is kept.
@@ -169,7 +178,8 @@ impl Cluster {
     }
 
     /// Writes. Returns when the transaction is on the disks of a majority and applied here; if another manager leads,
-    /// it is asked, and this one may apply it a moment later (see [`Cluster::applied`]).
+    /// it is asked, and this one has usually applied it too when this returns. While nobody leads, a write waits for some
+    /// seconds.
     ///
     /// # Errors
     /// [`RaftError::Rejected`] if the transaction was refused. After [`RaftError::Closed`] and
@@ -182,15 +192,36 @@ impl Cluster {
                 limit: proposer::MAX_TXN,
             });
         }
-        match self.0.submit_here(txn.clone()).await {
-            Err(RaftError::NotLeader { leader: None }) if !self.is_initialized() => {
-                Err(RaftError::NotInitialized)
-            }
-            Err(RaftError::NotLeader { leader: Some(leader) }) if leader != self.0.node => {
-                match self.0.ask(leader, Request::Submit(txn)).await? {
-                    Response::Submit(answer) => Ok(answer?),
-                    _ => Err(RaftError::Unreachable("an answer to another request".into())),
+        let mut leadership = self.0.leadership.clone();
+        let deadline = Instant::now() + ELECTION;
+        loop {
+            leadership.borrow_and_update();
+            match self.submit_once(txn.clone()).await {
+                Err(RaftError::NotLeader { .. }) if !self.is_initialized() => {
+                    return Err(RaftError::NotInitialized);
                 }
+                // Nothing was changed; an election is going on, or news of it is on its way.
+                Err(RaftError::NotLeader { .. }) if Instant::now() < deadline => {
+                    let news = tokio::time::timeout(ELECTION_STEP, leadership.changed());
+                    if let Ok(Err(_)) = news.await {
+                        return Err(RaftError::Closed);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn submit_once(&self, txn: Bytes) -> Result<TxnOk, RaftError> {
+        match self.0.submit_here(txn.clone()).await {
+            Err(RaftError::NotLeader { leader: Some(leader) }) if leader != self.0.node => {
+                let ok = match self.0.ask(leader, Request::Submit(txn)).await? {
+                    Response::Submit(answer) => answer?,
+                    _ => return Err(RaftError::Unreachable("an answer to another request".into())),
+                };
+                // The writer reads here next. If it takes long, the write has happened all the same.
+                let _ = tokio::time::timeout(FOLLOW, self.revision_reached(ok.revision)).await;
+                Ok(ok)
             }
             outcome => outcome,
         }
@@ -318,6 +349,7 @@ impl Cluster {
             snapshot_index: metrics.snapshot.index(),
             voters,
             learners,
+            quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
             matched: metrics
                 .replication
                 .into_iter()
@@ -390,109 +422,5 @@ impl Cluster {
             drop(stop);
             let _ = tokio::task::spawn_blocking(move || handle.join()).await;
         }
-    }
-}
-
-impl Inner {
-    /// Keeps a state while lists read from it: called after each page, with whether it was a later page of its list,
-    /// and whether more follow.
-    fn pin(&self, state: &Arc<State>, later: bool, more: bool) {
-        if later == more {
-            // Goes on, or was complete in one page.
-            return;
-        }
-        let mut pins = self.pins.lock().expect("no panic while locked");
-        match pins
-            .iter()
-            .position(|pin| pin.state.revision() == state.revision())
-        {
-            Some(at) if more => pins[at].lists += 1,
-            Some(at) if pins[at].lists > 1 => pins[at].lists -= 1,
-            Some(at) => drop(pins.remove(at)),
-            None if more => pins.push_back(Pin {
-                since: Instant::now(),
-                state: state.clone(),
-                lists: 1,
-            }),
-            None => {}
-        }
-        while pins.len() > PINS {
-            pins.pop_front();
-        }
-    }
-
-    async fn submit_here(&self, txn: Bytes) -> Result<TxnOk, RaftError> {
-        let (reply, outcome) = oneshot::channel();
-        self.queue
-            .send(Pending { txn, reply })
-            .await
-            .map_err(|_| RaftError::Closed)?;
-        outcome.await.map_err(|_| RaftError::Closed)?
-    }
-
-    async fn read_index_here(&self) -> Result<u64, RaftError> {
-        {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow();
-            let mut voters = metrics.membership_config.membership().voter_ids();
-            let alone = voters.next() == Some(self.node) && voters.next().is_none();
-            if alone && metrics.current_leader == Some(self.node) && metrics.running_state.is_ok() {
-                // Nobody else could have acknowledged anything, and what this one did it has applied.
-                return Ok(0);
-            }
-        }
-        match self.raft.ensure_linearizable().await {
-            Ok(log_id) => Ok(log_id.next_index()),
-            Err(CoreError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
-                Err(RaftError::NotLeader { leader: to.leader_id })
-            }
-            Err(CoreError::APIError(CheckIsLeaderError::QuorumNotEnough(e))) => {
-                Err(RaftError::Unreachable(e.to_string()))
-            }
-            Err(CoreError::Fatal(_)) => Err(RaftError::Closed),
-        }
-    }
-
-    async fn ask(&self, target: NodeId, request: Request) -> Result<Response, RaftError> {
-        let address = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow();
-            metrics
-                .membership_config
-                .membership()
-                .get_node(&target)
-                .map(|node| node.addr.clone())
-        };
-        let address = address.ok_or(RaftError::NotLeader { leader: None })?;
-        let answer = self.transport.call(target, &address, request).await;
-        answer.map_err(|e| RaftError::Unreachable(e.to_string()))
-    }
-
-    pub(crate) async fn handle(&self, request: Request) -> Response {
-        match request {
-            Request::Append(rpc) => Response::Append(self.raft.append_entries(rpc).await),
-            Request::Vote(rpc) => Response::Vote(self.raft.vote(rpc).await),
-            Request::Snapshot { vote, meta, data } => {
-                let snapshot = Snapshot {
-                    meta,
-                    snapshot: Box::new(data),
-                };
-                Response::Snapshot(self.raft.install_full_snapshot(vote, snapshot).await)
-            }
-            Request::Submit(txn) => Response::Submit(self.submit_here(txn).await.map_err(Into::into)),
-            Request::ReadIndex => Response::ReadIndex(self.read_index_here().await.map_err(Into::into)),
-        }
-    }
-}
-
-fn membership_error(error: CoreError<NodeId, ClientWriteError<NodeId, BasicNode>>) -> RaftError {
-    match error {
-        CoreError::APIError(ClientWriteError::ForwardToLeader(to)) => {
-            RaftError::NotLeader { leader: to.leader_id }
-        }
-        CoreError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
-            RaftError::Membership(e.to_string())
-        }
-        CoreError::Fatal(_) => RaftError::Closed,
     }
 }

@@ -3,9 +3,13 @@
 //! Who serves an API asks [`Manager::door`] and never a node's agent: the door of this node leads to the agent in this
 //! process, those of others over their sessions.
 
+mod remote;
+pub(crate) mod serve;
+mod wire;
+
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -88,6 +92,9 @@ pub trait NodeDoor: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Doors(RwLock<HashMap<String, Numbered>>);
 
+/// The door of this node, once it is known.
+pub(crate) type OwnDoor = Arc<OnceLock<Arc<dyn NodeDoor>>>;
+
 /// A door, and a number of its own, so that an older one does not close a newer one.
 type Numbered = (u64, Arc<dyn NodeDoor>);
 
@@ -137,16 +144,32 @@ impl Manager {
         }
     }
 
-    /// The door of a node, by `metadata.name`.
+    /// The door of a node, by `metadata.name`: of this one, or of any that has a session with the leader.
     ///
     /// # Errors
-    /// [`tripod_model::ErrorKind::Unavailable`] for a node that has no session with this manager.
+    /// [`tripod_model::ErrorKind::Unavailable`] for a node that has no session.
     pub fn door(&self, node: &str) -> Result<Arc<dyn NodeDoor>> {
-        let doors = self.doors.0.read().unwrap_or_else(PoisonError::into_inner);
-        let (_, door) = doors
-            .get(node)
-            .ok_or_else(|| Error::unavailable(format_args!("node {node} cannot be reached")))?;
-        Ok(door.clone())
+        let known = {
+            let doors = self.doors.0.read().unwrap_or_else(PoisonError::into_inner);
+            doors.get(node).map(|(_, door)| door.clone())
+        };
+        if let Some(door) = known {
+            return Ok(door);
+        }
+        let unreachable = || Error::unavailable(format_args!("node {node} cannot be reached"));
+        let node_id = self.with_view(|view| view.node(node).map(|n| n.spec.swarm.node_id.clone()));
+        let node_id = node_id.ok_or_else(unreachable)?;
+        if node_id == self.node_id() {
+            return self.own_door.get().cloned().ok_or_else(unreachable);
+        }
+        if self.leads() && self.sessions.connection(&node_id).is_none() {
+            return Err(unreachable());
+        }
+        Ok(Arc::new(remote::RemoteDoor {
+            manager: self.me.upgrade().ok_or_else(unreachable)?,
+            node_id,
+            node_name: node.to_owned(),
+        }))
     }
 }
 
