@@ -29,6 +29,15 @@ pub(crate) enum Outcome {
     Reply(Vec<u8>),
     /// Others are asked.
     Forward,
+    /// Others are asked for what an alias leads to, and the answer is completed with theirs.
+    Follow {
+        /// The answer so far.
+        reply: Vec<u8>,
+        /// What is asked.
+        query: Vec<u8>,
+        /// Bytes that the asker takes.
+        limit: u16,
+    },
     /// Nothing: not a query.
     Ignore,
 }
@@ -51,14 +60,32 @@ pub(crate) fn answer(asker: &Asker<'_>, query: &[u8], datagram: bool) -> Outcome
         .edns
         .as_ref()
         .map_or(PLAIN_UDP, |e| e.max_payload().max(PLAIN_UDP));
+    let limit = if datagram { limit } else { u16::MAX };
     let reply = match asker {
-        Asker::Sandbox(zones, sandbox) => of_networks(zones, sandbox, &q, question),
+        Asker::Sandbox(zones, sandbox) => of_networks(zones, sandbox, &q, question).map(|r| (r, None)),
         Asker::Pod(cluster) => of_cluster(cluster, &q, question),
     };
-    let Some(reply) = reply else {
-        return Outcome::Forward;
-    };
-    encode(&reply, if datagram { limit } else { u16::MAX }).map_or(Outcome::Ignore, Outcome::Reply)
+    match reply {
+        None => Outcome::Forward,
+        Some((reply, None)) => encode(&reply, limit).map_or(Outcome::Ignore, Outcome::Reply),
+        Some((reply, Some(target))) => {
+            let mut ask = Message::query();
+            ask.add_query(Query::query(target, question.query_type()));
+            match (reply.to_vec(), ask.to_vec()) {
+                (Ok(reply), Ok(query)) => Outcome::Follow { reply, query, limit },
+                _ => Outcome::Ignore,
+            }
+        }
+    }
+}
+
+/// An answer with an alias, completed with what others say of its target.
+pub(crate) fn completed(reply: &[u8], theirs: &[u8], limit: u16) -> Option<Vec<u8>> {
+    let mut reply = Message::from_vec(reply).ok()?;
+    let theirs = Message::from_vec(theirs).ok()?;
+    reply.metadata.response_code = theirs.metadata.response_code;
+    reply.add_answers(theirs.answers);
+    encode(&reply, limit)
 }
 
 /// Answers from the networks of a sandbox; `None` is for others to answer.
@@ -91,15 +118,29 @@ fn of_networks(zones: &Zones, sandbox: &str, q: &Message, question: &Query) -> O
     Some(reply)
 }
 
-/// Answers from the names of the cluster; `None` is for others to answer.
-fn of_cluster(cluster: &Cluster, q: &Message, question: &Query) -> Option<Message> {
-    let found = cluster.look_up(question.name(), question.query_type())?;
+/// Answers from the names of the cluster; `None` is for others to answer. An alias whose target is not of the cluster
+/// comes with it: most clients do not follow aliases by themselves.
+fn of_cluster(cluster: &Cluster, q: &Message, question: &Query) -> Option<(Message, Option<Name>)> {
+    let kind = question.query_type();
+    let found = cluster.look_up(question.name(), kind)?;
     let mut reply = response(q, found.code);
     reply.metadata.authoritative = true;
+    let alias = found.answers.iter().find_map(|r| match &r.data {
+        RData::CNAME(to) if kind != RecordType::CNAME => Some(to.0.clone()),
+        _ => None,
+    });
     reply.add_answers(found.answers);
     reply.add_additionals(found.additionals);
     reply.add_authorities(found.authority);
-    Some(reply)
+    let Some(target) = alias else {
+        return Some((reply, None));
+    };
+    let Some(inside) = cluster.look_up(&target, kind) else {
+        return Some((reply, Some(target)));
+    };
+    reply.metadata.response_code = inside.code;
+    reply.add_answers(inside.answers);
+    Some((reply, None))
 }
 
 fn response(q: &Message, code: ResponseCode) -> Message {

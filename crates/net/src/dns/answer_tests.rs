@@ -72,7 +72,7 @@ fn ask(z: &Zones, who: &str, name: &str, kind: RecordType) -> Option<(ResponseCo
             ))
         }
         Outcome::Forward => None,
-        Outcome::Ignore => panic!("ignored"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -183,4 +183,52 @@ fn nonsense_is_refused_or_ignored() {
         answer(&Asker::Sandbox(&z, "one"), &response, true),
         Outcome::Ignore
     );
+}
+
+#[test]
+fn aliases_are_followed() {
+    use tripod_model::network::names::{ClusterNames, NameTarget, ServiceNames};
+    let service = |name: &str, target| {
+        std::sync::Arc::new(ServiceNames {
+            namespace: "d".into(),
+            name: name.into(),
+            target,
+        })
+    };
+    let web = NameTarget::Addresses {
+        addresses: vec![Ipv4Addr::new(10, 96, 0, 7).into()],
+        ports: vec![],
+    };
+    let c = Cluster::new(&ClusterNames {
+        domain: "cluster.local".into(),
+        namespaces: vec![],
+        services: vec![
+            service("web", web),
+            service("inside", NameTarget::Name("web.d.svc.cluster.local".into())),
+            service("away", NameTarget::Name("example.org".into())),
+        ],
+    });
+    let ask = |name: &str, kind| answer(&Asker::Pod(&c), &query(name, kind), true);
+    let Outcome::Reply(r) = ask("inside.d.svc.cluster.local.", RecordType::A) else {
+        panic!()
+    };
+    assert_eq!(Message::from_vec(&r).unwrap().answers.len(), 2);
+    let Outcome::Follow { reply, query, limit } = ask("away.d.svc.cluster.local.", RecordType::A) else {
+        panic!()
+    };
+    let asked = Message::from_vec(&query).unwrap();
+    assert_eq!(asked.queries[0].name().to_utf8(), "example.org.");
+    let mut theirs = Message::response(1, OpCode::Query);
+    theirs.add_answer(Record::from_rdata(
+        Name::from_utf8("example.org.").unwrap(),
+        60,
+        RData::A(A(Ipv4Addr::new(192, 0, 2, 9))),
+    ));
+    let whole = completed(&reply, &theirs.to_vec().unwrap(), limit).unwrap();
+    assert_eq!(Message::from_vec(&whole).unwrap().answers.len(), 2);
+    // Who asks for the alias itself gets it.
+    assert!(matches!(
+        ask("away.d.svc.cluster.local.", RecordType::CNAME),
+        Outcome::Reply(_)
+    ));
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tripod_model::network::names::ClusterNames;
 use tripod_model::network::{Endpoint, NameRecord};
 
-use super::answer::{Asker, Outcome, answer, refusal};
+use super::answer::{Asker, Outcome, answer, completed, refusal};
 use super::cluster::Cluster;
 use super::forward::{self, HostServers, read_message, write_message};
 use super::sockets::Sockets;
@@ -270,13 +270,13 @@ fn drain(shared: &Arc<Shared>, client: &Arc<Client>) -> bool {
         let reply = match outcome {
             Outcome::Reply(r) => Some(r),
             Outcome::Ignore => None,
-            Outcome::Forward => {
+            outcome => {
                 let permits = permits(shared, client);
                 if permits.is_some() {
                     let (shared, client, query) = (Arc::clone(shared), Arc::clone(client), buf[..n].to_vec());
                     tokio::spawn(async move {
                         let _permits = permits;
-                        if let Some(r) = elsewhere(&shared, &client, &query, true).await {
+                        if let Some(r) = finished(&shared, &client, &query, outcome, true).await {
                             let _ = client.udp.send_to(&r, from).await;
                         }
                     });
@@ -324,11 +324,7 @@ fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
         let _permits = permits;
         while let Ok(Ok(query)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
             let outcome = asked(&shared, &client, &query, false);
-            let reply = match outcome {
-                Outcome::Reply(r) => Some(r),
-                Outcome::Ignore => None,
-                Outcome::Forward => elsewhere(&shared, &client, &query, false).await,
-            };
+            let reply = finished(&shared, &client, &query, outcome, false).await;
             let Some(r) = reply else { return };
             if tokio::time::timeout(IDLE, write_message(&mut stream, &r))
                 .await
@@ -338,6 +334,30 @@ fn accept(shared: &Arc<Shared>, client: &Arc<Client>, mut stream: TcpStream) {
             }
         }
     });
+}
+
+/// The answer that an outcome comes to, with the help of others where need be.
+async fn finished(
+    shared: &Shared,
+    client: &Client,
+    query: &[u8],
+    outcome: Outcome,
+    datagram: bool,
+) -> Option<Vec<u8>> {
+    match outcome {
+        Outcome::Reply(r) => Some(r),
+        Outcome::Ignore => None,
+        Outcome::Forward => elsewhere(shared, client, query, datagram).await,
+        Outcome::Follow {
+            reply,
+            query: about,
+            limit,
+        } => {
+            let theirs = elsewhere(shared, client, &about, datagram).await;
+            let whole = theirs.and_then(|t| completed(&reply, &t, limit));
+            whole.or_else(|| refusal(query, ResponseCode::ServFail))
+        }
+    }
 }
 
 /// Asks others on behalf of a sandbox.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tripod_agent::ports::PortFailure;
 use tripod_model::Result;
-use tripod_model::network::{Backend, Frontend, PortProtocol, PublishedPort};
+use tripod_model::network::{Backend, Frontend, FrontendPorts, PortProtocol, PublishedPort, ServicePort};
 
 use super::networks::Kind;
 use super::ports::Hold;
@@ -110,7 +110,10 @@ impl Inner {
         if equal(&serving, &state.serving) {
             return Ok(());
         }
-        self.tell(&mut state, serving)
+        let before = state.serving.clone();
+        self.tell(&mut state, serving)?;
+        self.forget_removed(&before, &state.serving);
+        Ok(())
     }
 
     /// Tells the kernel what is different from last time.
@@ -210,9 +213,13 @@ impl Inner {
                 }
                 let failed = &failures[before..];
                 if !failed.is_empty() {
-                    Arc::make_mut(f)
-                        .published
-                        .retain(|p| !failed.iter().any(|x| x.port == *p));
+                    let f = Arc::make_mut(f);
+                    f.published.retain(|p| !failed.iter().any(|x| x.port == *p));
+                    // A load balancer at the host's own addresses must not take the port either.
+                    let failed_here = |p: &ServicePort| failed.iter().any(|x| x.port.host_port == p.port);
+                    if matches!(&f.ports, FrontendPorts::Some(ports) if ports.iter().any(failed_here)) {
+                        f.load_balancer_ips.clear();
+                    }
                 }
             }
             Ok(())

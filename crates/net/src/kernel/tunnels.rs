@@ -1,6 +1,6 @@
 //! Tunnels of networks that span nodes, and what leads through them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -304,15 +304,17 @@ fn services(network: &Network) -> Option<IpNet> {
 
 /// What of a fabric concerns a network.
 fn paths(fabric: &Fabric, network: &str) -> Paths {
-    let address = |node: &str| {
-        let peer = fabric.peers.iter().find(|p| p.node == node)?;
-        peer.address.is_ipv4().then_some(peer.address)
-    };
+    let addresses: HashMap<&str, IpAddr> = fabric
+        .peers
+        .iter()
+        .filter(|p| p.address.is_ipv4())
+        .map(|p| (p.node.as_str(), p.address))
+        .collect();
     let mut paths = Paths::default();
     let here = fabric.routes.iter().filter(|n| n.network_id == network);
     for r in here.flat_map(|n| &n.routes) {
-        if let Some(via) = address(&r.node) {
-            paths.routes.insert(r.to, Some(via));
+        if let Some(via) = addresses.get(r.node.as_str()) {
+            paths.routes.insert(r.to, Some(*via));
         }
     }
     // Nodes that only lead connections here must be answered too.
