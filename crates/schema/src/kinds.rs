@@ -534,6 +534,31 @@ const KINDS: &[Kind] = &[
     Kind::new("swarm.tripod.dev", "v1", "SwarmCluster", "swarmclusters", "")
         .cluster()
         .verbs(READ),
+    Kind::new("ecs.tripod.dev", "v1", "EcsCluster", "ecsclusters", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("ecs.tripod.dev", "v1", "TaskDefinition", "taskdefinitions", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("ecs.tripod.dev", "v1", "EcsService", "ecsservices", "").verbs(READ),
+    Kind::new("aws.tripod.dev", "v1", "Role", "roles", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("aws.tripod.dev", "v1", "User", "users", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("aws.tripod.dev", "v1", "Policy", "policies", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("aws.tripod.dev", "v1", "SecurityGroup", "securitygroups", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("aws.tripod.dev", "v1", "LogGroup", "loggroups", "")
+        .cluster()
+        .verbs(READ),
+    Kind::new("aws.tripod.dev", "v1", "LogStream", "logstreams", "")
+        .cluster()
+        .verbs(READ),
     Kind::new("tripod.dev", "v1", "Network", "networks", "")
         .cluster()
         .verbs(READ),

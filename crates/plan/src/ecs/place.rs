@@ -185,7 +185,8 @@ pub fn attributes(cluster: &EcsCluster, node: &Node) -> Vec<(String, Option<Stri
 fn count(instance: &mut Instance, pod: &Pod) {
     let Some(task) = pod.ecs() else { return };
     let s = state(pod);
-    if s.stopped_at.is_some() {
+    // What Fargate runs on the node is not the instance's.
+    if s.stopped_at.is_some() || task.launch_type == "FARGATE" {
         return;
     }
     match s.last_status.as_str() {

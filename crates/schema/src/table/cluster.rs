@@ -312,6 +312,46 @@ fn own(resource: &str) -> Option<Printer> {
                 ]
             },
         ),
+        "ecsservices.ecs.tripod.dev" => (
+            const {
+                &[
+                    NAME,
+                    col("Service"),
+                    col("Cluster"),
+                    col("Status"),
+                    col("Desired"),
+                    col("Definition"),
+                    AGE,
+                ]
+            },
+            |o, now| {
+                vec![
+                    name(o),
+                    text(o, &["spec", "name"]).into(),
+                    text(o, &["spec", "cluster"]).into(),
+                    text(o, &["status", "state"]).into(),
+                    plain(o.pointer("/spec/desiredCount")).into(),
+                    text(o, &["spec", "template", "taskDefinition"])
+                        .rsplit('/')
+                        .next()
+                        .unwrap_or_default()
+                        .into(),
+                    age(o, now),
+                ]
+            },
+        ),
+        "taskdefinitions.ecs.tripod.dev" => (
+            const { &[NAME, col("Family"), col("Revision"), col("Status"), AGE] },
+            |o, now| {
+                vec![
+                    name(o),
+                    text(o, &["spec", "family"]).into(),
+                    plain(o.pointer("/spec/revision")).into(),
+                    text(o, &["spec", "status"]).into(),
+                    age(o, now),
+                ]
+            },
+        ),
         "networks.tripod.dev" => (const { &[NAME, col("Network"), col("Driver"), AGE] }, |o, now| {
             vec![
                 name(o),
