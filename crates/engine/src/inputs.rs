@@ -30,8 +30,6 @@ const KINDS: [&str; 7] = [
     "nodes",
     "runtimeclasses.node.k8s.io",
 ];
-/// Cluster DNS where no Service `kube-system/kube-dns` says otherwise.
-const DEFAULT_DNS: [u8; 4] = [10, 96, 0, 10];
 const DOMAIN: &str = "cluster.local";
 
 /// Makes tokens of service accounts: set by who holds the signing key.
@@ -150,7 +148,10 @@ pub(crate) fn difference(
         }
         stays
     });
-    let settings = manager.with_view(|view| view.node(node).map(|n| settings(&state, n)));
+    let settings = manager.with_view(|view| {
+        let dns = IpAddr::V4(tripod_plan::network::Ranges::of(view).dns());
+        view.node(node).map(|n| settings(&state, dns, n))
+    });
     if let Some(settings) = settings
         && sent.node.as_deref() != Some(&settings)
     {
@@ -407,7 +408,7 @@ fn service_address(object: &StoredObject) -> Option<ServiceAddress> {
     })
 }
 
-fn settings(state: &State, node: &Node) -> NodeSettings {
+fn settings(state: &State, usual_dns: IpAddr, node: &Node) -> NodeSettings {
     let spec = &node.spec.rest;
     let many = spec.get("podCIDRs").and_then(Value::as_array);
     let one = spec.get("podCIDR").into_iter();
@@ -431,7 +432,7 @@ fn settings(state: &State, node: &Node) -> NodeSettings {
         labels: node.metadata.labels.clone(),
         pod_blocks,
         addresses,
-        dns: vec![dns.unwrap_or(IpAddr::from(DEFAULT_DNS))],
+        dns: vec![dns.unwrap_or(usual_dns)],
         domain: DOMAIN.into(),
         allocatable: allocatable
             .into_iter()

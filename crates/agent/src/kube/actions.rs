@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tripod_model::container::ContainerStatus;
 use tripod_model::session::PodEvent;
 use tripod_model::{ErrorKind, Time};
@@ -115,6 +116,8 @@ pub(super) struct StartOrder {
     pub inputs: Arc<Inputs>,
     pub running: BTreeMap<String, String>,
     pub notify: Notifier,
+    /// Cancelled when the pod is to end.
+    pub halt: CancellationToken,
 }
 
 /// `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
@@ -144,10 +147,12 @@ impl Agent {
                 "it is not in the pod".into(),
             )));
         };
-        let image = self
-            .pod_image(&order.desc, c, &order.inputs, &order.notify)
-            .await
-            .map_err(Failure::Waits)?;
+        let image = tokio::select! {
+            image = self.pod_image(&order.desc, c, &order.inputs, &order.notify) => image.map_err(Failure::Waits)?,
+            () = order.halt.cancelled() => {
+                return Err(Failure::Waits(Waits::config("ContainerCreating", String::new())));
+            }
+        };
         let file = self.message_file(order.desc.uid(), &order.name, order.attempt);
         let config = |e: tripod_model::Error| {
             order.notify.warn(c, "Failed", &format!("Error: {}", e.message));

@@ -51,9 +51,8 @@ pub(super) struct Place {
     pub sandbox: String,
     pub addresses: Addresses,
     pub hostname: String,
-    /// Directory of the kept namespaces `ipc`, `uts` and perhaps `pid`.
+    /// Directory of the kept namespaces `ipc` and `uts`.
     pub namespaces: Option<PathBuf>,
-    pub shares_processes: bool,
     /// Directory of `hosts`, `resolv.conf`, `hostname`.
     pub etc: PathBuf,
     pub shm: Option<PathBuf>,
@@ -203,7 +202,6 @@ impl Agent {
             addresses,
             hostname: names.hostname,
             namespaces,
-            shares_processes: false,
             etc,
             shm,
             volumes: Volumes::default(),

@@ -1,7 +1,7 @@
 //! The pods of this node that run from their PodSpec, and what was last said of each.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tripod_model::door::ContainerTarget;
 use tripod_model::k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
@@ -16,6 +16,8 @@ pub(crate) struct PodTable {
     statuses: Mutex<HashMap<String, (String, Arc<PodStatus>)>>,
     /// Places by unique identifier.
     places: Mutex<HashMap<String, PlaceRecord>>,
+    /// One worker per pod at a time, by unique identifier.
+    locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl PodTable {
@@ -53,6 +55,23 @@ impl Agent {
         if statuses.get(key).is_some_and(|(known, _)| known == uid) {
             statuses.remove(key);
         }
+    }
+
+    /// Held by the pod's worker.
+    pub(super) fn pod_lock(&self, uid: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self
+            .inner
+            .pods
+            .locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(uid).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(uid.to_owned(), Arc::downgrade(&lock));
+        lock
     }
 
     pub(super) fn place_of(&self, uid: &str) -> Option<PlaceRecord> {

@@ -73,7 +73,7 @@ pub(super) fn describe(s: &Sources<'_>) -> Result<ContainerSpec> {
         resources: limits(desc, c),
         security: security(s)?,
         log: c.ext.log.clone().unwrap_or_default(),
-        init: c.ext.init,
+        init: c.ext.init || desc.spec.share_process_namespace.unwrap_or(false),
         network: NetworkAttachment {
             mode: match desc.host_network() {
                 true => "host".into(),
@@ -297,10 +297,12 @@ fn processes(s: &Sources<'_>) -> NamespaceMode {
     if spec.host_pid.unwrap_or(false) {
         return NamespaceMode::Host;
     }
-    if spec.share_process_namespace.unwrap_or(false)
-        && let Some(dir) = s.place.namespaces.as_ref().filter(|_| s.place.shares_processes)
-    {
-        return NamespaceMode::Path(dir.join("pid"));
+    if spec.share_process_namespace.unwrap_or(false) {
+        // That of the container that was there first.
+        let first = s.desc.containers.iter().find_map(|c| s.running.get(c.name()));
+        return first.map_or(NamespaceMode::Shareable, |id| {
+            NamespaceMode::Container(id.clone())
+        });
     }
     let target = s.c.target.as_ref().and_then(|t| s.running.get(t));
     match target {

@@ -22,6 +22,9 @@ use super::step::{self, Action, Plan, Seen};
 use crate::Agent;
 use crate::pods::Wish;
 
+/// How long a worker whose session is over waits for what it began.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What tasks tell the worker.
 pub(super) enum Note {
     Event(PodEvent),
@@ -126,6 +129,8 @@ pub(super) struct Worker {
     /// When tokens are to be replaced.
     pub rotation: Option<Time>,
     pub told_gone: bool,
+    /// Cancelled when the pod is to end: nothing is waited for any more.
+    pub halt: CancellationToken,
     /// Told of each change of what pods refer to.
     pub changes: watch::Receiver<u64>,
 }
@@ -166,9 +171,14 @@ pub(crate) fn spawn(
                     over: false,
                     rotation: None,
                     told_gone: false,
+                    halt: CancellationToken::new(),
                     changes,
                 };
+                // A worker of a former session may be at work still.
+                let lock = agent.pod_lock(worker.desc.uid());
+                let _alone = lock.lock().await;
                 worker.run().await;
+                worker.finish().await;
             }
             Err(e) => refuse(&reports, &wish, &e.message, wishes).await,
         }
@@ -232,6 +242,25 @@ impl Worker {
         }
     }
 
+    /// Waits for what is being done: nobody else may begin before.
+    async fn finish(&mut self) {
+        self.halt.cancel();
+        while self.tracks.values().any(|t| t.busy == Some(Busy::Starting))
+            || matches!(self.place, PlaceState::Busy(_))
+        {
+            match tokio::time::timeout(PATIENCE, self.notes.recv()).await {
+                Ok(Some(Note::Begun(name, _))) => {
+                    if let Some(track) = self.tracks.get_mut(&name) {
+                        track.busy = None;
+                    }
+                }
+                Ok(Some(Note::Placed(_) | Note::Left)) => self.place = PlaceState::None,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     /// Takes over what is wanted now.
     fn take_wish(&mut self) {
         let wish = self.wishes.borrow_and_update().clone();
@@ -269,6 +298,7 @@ impl Worker {
             });
         }
         if self.ends() {
+            self.halt.cancel();
             self.hurry();
         }
     }
@@ -318,13 +348,18 @@ impl Worker {
 
     /// Decides, and has it done.
     fn step(&mut self) -> Plan {
+        let ends = self.ends();
         let seen: BTreeMap<String, Seen> = self
             .tracks
             .iter()
             .map(|(name, t)| {
+                // A handler that is still at work after the start does not keep a pod that is to go.
+                let handled = ends
+                    && t.busy == Some(Busy::Starting)
+                    && matches!(t.known.run, status::Run::Running { .. });
                 let seen = Seen {
                     life: t.known.life(),
-                    busy: t.busy.is_some(),
+                    busy: t.busy.is_some() && !handled,
                     not_before: t.not_before,
                     health: t.known.health,
                 };
@@ -406,6 +441,7 @@ impl Worker {
             inputs: self.inputs.clone(),
             running,
             notify: self.notify.clone(),
+            halt: self.halt.clone(),
         };
         let (agent, notes) = (self.agent.clone(), self.notify.0.clone());
         tokio::spawn(async move {
