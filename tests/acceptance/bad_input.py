@@ -520,6 +520,9 @@ class FullDisk(unittest.TestCase):
         root.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", root], check=True)
         other = _lib.Daemon(root)
+        # A machine has one daemon; what the first one leaves (its bridge) is in nobody's way.
+        daemon.stop()
+        self.addCleanup(daemon.start)
         try:
             other.start()
             other.load("busybox")

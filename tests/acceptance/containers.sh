@@ -228,6 +228,11 @@ networks() {
   docker network create --internal closed >/dev/null
   check "but not from an internal network" fails '.' -- docker run --rm --network closed busybox wget -T 2 -qO- http://192.0.2.2:7777/
   docker rm -f game visitor stranger >/dev/null
+  check "with IPv6" docker network create --ipv6 --subnet 2001:db8:7::/64 six
+  docker run -d --name one6 --network six --ip6 2001:db8:7::77 busybox sleep 1000 >/dev/null
+  check "the address that was asked for" prints '2001:db8:7::77 2001:db8:7::1' -- inspect '{{.NetworkSettings.Networks.six.GlobalIPv6Address}} {{.NetworkSettings.Networks.six.IPv6Gateway}}' one6
+  check "it answers by name" says ' 0% packet loss' -- docker run --rm --network six busybox ping6 -c 1 -W 2 one6
+  docker rm -f one6 >/dev/null; docker network rm six >/dev/null
   check "rm" says '^blue$' '^closed$' -- docker network rm blue closed
   check "prune" says '^red$' -- docker network prune -f
   check "none of them remain" lacks ' (blue|red|closed) ' -- docker network ls

@@ -116,7 +116,7 @@ class Inside(Base):
         self.assertEqual(container.labels["c"], "d")
         self.assertTrue(service.remove())
         self.fails(404, "service web not found", self.client.services.get, "web")
-        self.assertTrue(_lib.eventually(15, lambda: not self.client.containers.list(all=True)))
+        self.assertTrue(_lib.eventually(15, lambda: not self.client.containers.list(all=True, ignore_removed=True)))
 
     def test_global_logs_tasks(self):
         service = self.service("busybox", "sh -c 'echo one; echo two >&2; exec sleep 1000'", name="all", mode="global")

@@ -116,6 +116,7 @@ impl Agent {
             state: ContainerState::default(),
             run: 0,
             wanted: false,
+            resume: false,
             endpoints,
             ports: Vec::new(),
             mounts,

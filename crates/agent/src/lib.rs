@@ -12,6 +12,7 @@ mod health;
 pub mod host;
 mod kube;
 mod lifecycle;
+mod links;
 mod merge;
 mod mounts;
 mod names;

@@ -67,10 +67,8 @@ fn merge_env(env: &mut Vec<String>, of_image: &[String]) {
         .filter(|e| !own.contains(&name(e)))
         .cloned()
         .collect();
-    // Docker lists the user's variables first; a name without a value was a wish to unset it.
-    let mut all: Vec<String> = env.iter().filter(|e| e.contains('=')).cloned().collect();
-    all.append(&mut merged);
-    *env = all;
+    // Docker lists the user's variables first; a name without a value is a wish to unset it, and stays told.
+    env.append(&mut merged);
 }
 
 fn merge_healthcheck(spec: &mut ContainerSpec, image: &Image) {
@@ -170,7 +168,7 @@ mod tests {
             ..ContainerSpec::default()
         };
         with_image(&mut spec, &image()).unwrap();
-        assert_eq!(spec.env, ["MODE=user", "PATH=/bin"]);
+        assert_eq!(spec.env, ["MODE=user", "GONE", "PATH=/bin"]);
         assert_eq!(spec.mounts.len(), 1);
         assert_eq!(spec.exposed_ports[0].to_string(), "80/tcp");
     }

@@ -35,6 +35,9 @@ pub struct ContainerRecord {
     /// The user wants it to run (it is started again with the daemon where its policy says so).
     #[serde(default)]
     pub wanted: bool,
+    /// The daemon stopped it with itself: the pod that it is of goes on with the next daemon, in another run.
+    #[serde(default)]
+    pub resume: bool,
     /// Places in networks: settled while it runs, wishes otherwise.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,

@@ -98,6 +98,7 @@ mod tests {
             },
             run: 1,
             wanted: true,
+            resume: false,
             endpoints: Vec::new(),
             ports: Vec::new(),
             mounts: Vec::new(),

@@ -1,10 +1,11 @@
 //! The node-local store: containers, networks and volumes of this node, on its own disk.
 //!
 //! One thread writes; it takes all waiting changes into one transaction, so that many writers share one flush to
-//! disk. Reads happen once, at start: what runs is in memory.
+//! disk. Reads happen once, at start: what runs is in memory. After a failed write (a full disk) the file is opened
+//! anew, since nothing can be written to a database that has met an error; what nobody waits for is tried again.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
@@ -46,46 +47,61 @@ struct Change {
     done: Option<Done>,
 }
 
+/// The file, open unless its opening failed.
+struct File {
+    path: PathBuf,
+    database: Mutex<Option<Database>>,
+}
+
+impl File {
+    fn open(&self) -> Result<Database> {
+        Database::builder()
+            .set_cache_size(1 << 20)
+            .create(&self.path)
+            .map_err(|e| Error::internal(format_args!("cannot open {}: {e}", self.path.display())))
+    }
+
+    /// Works on the database, which is closed when that fails.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match slot.take() {
+            Some(open) => open,
+            None => self.open()?,
+        };
+        let done = work(&database)?;
+        *slot = Some(database);
+        Ok(done)
+    }
+}
+
 /// Handle to the store.
 #[derive(Clone)]
 pub(crate) struct LocalStore {
-    database: Arc<Database>,
+    file: Arc<File>,
     queue: mpsc::UnboundedSender<Change>,
 }
 
 impl LocalStore {
     /// Opens (or makes) the store at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let database = Database::builder()
-            .set_cache_size(1 << 20)
-            .create(path)
-            .map_err(|e| Error::internal(format_args!("cannot open {}: {e}", path.display())))?;
-        let database = Arc::new(database);
+        let file = Arc::new(File {
+            path: path.to_owned(),
+            database: Mutex::new(None),
+        });
+        // A file that cannot be opened is told at once.
+        file.with(|_| Ok(()))?;
         let (queue, receiver) = mpsc::unbounded_channel();
-        let writer = Arc::clone(&database);
+        let writer = Arc::clone(&file);
         std::thread::Builder::new()
             .name("local-store".into())
             .stack_size(256 << 10)
             .spawn(move || write_loop(&writer, receiver))?;
-        Ok(Self { database, queue })
+        Ok(Self { file, queue })
     }
 
     /// All rows of a table.
     pub(crate) fn load<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let read = self.database.begin_read().map_err(internal)?;
-        let rows = match read.open_table(table.definition()) {
-            Ok(rows) => rows,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(e) => return Err(internal(e)),
-        };
-        let mut out = Vec::new();
-        for row in rows.iter().map_err(internal)? {
-            let (key, value) = row.map_err(internal)?;
-            let value = serde_json::from_slice(value.value())
-                .map_err(|e| Error::internal(format_args!("stored row {}: {e}", key.value())))?;
-            out.push((key.value().to_owned(), value));
-        }
-        Ok(out)
+        self.file.with(|database| load(database, table))
     }
 
     /// Writes a row; returns when it is on disk.
@@ -130,18 +146,46 @@ fn internal(e: impl std::fmt::Display) -> Error {
     Error::internal(e)
 }
 
-fn write_loop(database: &Database, mut queue: mpsc::UnboundedReceiver<Change>) {
+fn load<T: DeserializeOwned>(database: &Database, table: Table) -> Result<Vec<(String, T)>> {
+    let read = database.begin_read().map_err(internal)?;
+    let rows = match read.open_table(table.definition()) {
+        Ok(rows) => rows,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(internal(e)),
+    };
+    let mut out = Vec::new();
+    for row in rows.iter().map_err(internal)? {
+        let (key, value) = row.map_err(internal)?;
+        let value = serde_json::from_slice(value.value())
+            .map_err(|e| Error::internal(format_args!("stored row {}: {e}", key.value())))?;
+        out.push((key.value().to_owned(), value));
+    }
+    Ok(out)
+}
+
+fn write_loop(file: &File, mut queue: mpsc::UnboundedReceiver<Change>) {
+    // Changes that nobody waits for and that could not be written yet.
+    let mut late: Vec<Change> = Vec::new();
     while let Some(first) = queue.blocking_recv() {
-        let mut batch = vec![first];
+        let mut batch = std::mem::take(&mut late);
+        batch.push(first);
         while let Ok(next) = queue.try_recv() {
             batch.push(next);
         }
-        let result = commit(database, &batch);
+        let result = file.with(|database| commit(database, &batch));
         if let Err(e) = &result {
             tracing::error!("the node's store cannot be written: {e}");
         }
-        for done in batch.into_iter().filter_map(|c| c.done) {
-            let _ = done.send(result.clone());
+        for change in batch {
+            match change.done {
+                Some(done) => drop(done.send(result.clone())),
+                None if result.is_err() => {
+                    // The newest one counts.
+                    late.retain(|c| (c.table, &c.key) != (change.table, &change.key));
+                    late.push(change);
+                }
+                None => {}
+            }
         }
     }
 }

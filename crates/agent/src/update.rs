@@ -87,7 +87,8 @@ impl Agent {
                     _ => "running",
                 };
                 return Err(Error::conflict(format_args!(
-                    "cannot remove container \"{reference}\": container is {what}: stop the container before removing or force remove"
+                    "cannot remove container \"/{}\": container is {what}: stop the container before removing or force remove",
+                    record.name
                 )));
             }
             self.end_for_removal(&container).await?;
@@ -98,7 +99,8 @@ impl Agent {
         }
         if container.get().is_running() {
             return Err(Error::conflict(format_args!(
-                "cannot remove container \"{reference}\": container is running: stop the container before removing or force remove"
+                "cannot remove container \"/{}\": container is running: stop the container before removing or force remove",
+                record.name
             )));
         }
         let record = container.modify(|r| r.state.status = ContainerStatus::Removing);

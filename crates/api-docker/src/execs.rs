@@ -74,7 +74,8 @@ async fn start(docker: &Docker, mut call: Call, id: &str) -> Reply {
     check(docker, &exec)?;
     let keys = DetachKeys::parse(&exec.detach_keys)?;
     let (stdin, stdout, stderr) = exec.attach;
-    let tty = exec.request.tty;
+    // Whether pieces have headers is the choice of the start's body, whatever the process has.
+    let (tty, raw) = (exec.request.tty, body.tty);
     // Subscribed before the start, so that the end cannot be missed.
     let ended = ended(docker, &id);
     let open = async move {
@@ -88,11 +89,11 @@ async fn start(docker: &Docker, mut call: Call, id: &str) -> Reply {
                 .boxed(),
             stdout: stdout || tty,
             stderr,
-            tty,
+            tty: raw,
             keys: (tty && stdin).then_some(keys),
         })
     };
-    hijack::serve_when_open(client, tty, open).await
+    hijack::serve_when_open(client, raw, open).await
 }
 
 /// What can be told before the process is started: it must not have run, and its container must run.

@@ -146,7 +146,8 @@ fn search(call: &Call) -> Reply {
 async fn inspect(docker: &Docker, call: &Call, name: &str) -> Reply {
     let found = docker.agent().images().get(name).await?;
     check_platform(call, &found)?;
-    reply::json(&image::inspect(&found, call.query.flag("manifests")))
+    let old = call.version.0 < 45;
+    reply::json(&image::inspect(&found, call.query.flag("manifests"), old))
 }
 
 /// An image of another platform than asked for is as good as none.
@@ -181,9 +182,17 @@ async fn save(docker: &Docker, call: &Call, names: Vec<String>) -> Reply {
 
 async fn load(docker: &Docker, call: Call) -> Reply {
     let quiet = call.query.flag_or("quiet", true);
+    let call_platform = call.query.text("platform").to_owned();
     let images = docker.agent().images().clone();
     let body = call.reader();
-    progress::run(quiet, |sink| async move { images.load(body, sink).await }).await
+    let platform = platform(call_platform.as_str())?;
+    if let Some(p) = platform.filter(|p| p.architecture != tripod_agent::host::architecture()) {
+        return Err(Fault::left_out(&format!(
+            "loading for another platform ({}/{})",
+            p.os, p.architecture
+        )));
+    }
+    progress::run_told(quiet, |sink| async move { images.load(body, sink).await }).await
 }
 
 /// Pull or import.

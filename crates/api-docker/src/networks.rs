@@ -57,7 +57,7 @@ fn admits(docker: &Docker, f: &Filters, dangling: Option<bool>, n: &NetworkSpec)
     f.labels(&n.labels)
         && f.any("driver", |d| n.driver.as_str() == d)
         && f.any("id", |id| n.id.starts_with(id))
-        && f.any("name", |name| n.name.contains(name))
+        && f.matches("name", &n.name)
         && f.any("scope", |s| s == scope)
         && f.any("type", |t| (t == "builtin") == predefined(n))
         && dangling.is_none_or(|d| d == (!predefined(n) && docker.agent().network_users(&n.id).is_empty()))
@@ -100,6 +100,9 @@ fn members(id: &str, containers: &[Arc<ContainerRecord>]) -> BTreeMap<String, Ne
 
 async fn inspect(docker: &Docker, call: &Call, id: &str) -> Reply {
     let scope = call.query.text("scope");
+    if !matches!(scope, "" | "local" | "swarm") {
+        return Err(not_found(id).into());
+    }
     let local = if scope == "swarm" {
         None
     } else {

@@ -128,6 +128,25 @@ where
     )
 }
 
+/// The same for work whose every error is the last line of a stream, also where nothing came before it.
+pub(crate) async fn run_told<T, F>(quiet: bool, work: impl FnOnce(ProgressSink) -> F) -> Reply
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    match run(quiet, work).await {
+        Err(fault) => {
+            let message = &fault.message;
+            let line = reply::json_line(&json!({ "errorDetail": { "message": message }, "error": message }));
+            reply::stream(
+                "application/json",
+                stream::once(async { Ok::<Bytes, std::convert::Infallible>(line) }),
+            )
+        }
+        done => done,
+    }
+}
+
 type State<T> = Option<(UnboundedReceiver<Progress>, AbortOnDropHandle<Result<T>>)>;
 
 async fn next<T: Send + 'static>(quiet: bool, state: State<T>) -> Option<(Option<Bytes>, State<T>)> {

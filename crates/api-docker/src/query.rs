@@ -155,6 +155,13 @@ impl Filters {
         values.is_empty() || values.iter().map(String::as_str).any(fits)
     }
 
+    /// Whether there is no such filter, or one of its values is the text, or an expression that matches in it.
+    pub(crate) fn matches(&self, name: &str, text: &str) -> bool {
+        self.any(name, |pattern| {
+            pattern == text || regex::Regex::new(pattern).is_ok_and(|e| e.is_match(text))
+        })
+    }
+
     /// Whether all labels asked for (`name` or `name=value`) are there, and none of those of `label!`.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
         let holds = |wanted: &String| match wanted.split_once('=') {

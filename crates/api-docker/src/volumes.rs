@@ -53,7 +53,7 @@ fn list(docker: &Docker, call: &Call) -> Reply {
     all.retain(|v| {
         filters.labels(&v.labels)
             && filters.any("driver", |d| v.driver == d)
-            && filters.any("name", |n| v.name.contains(n))
+            && filters.matches("name", &v.name)
             && dangling.is_none_or(|d| d == docker.agent().volume_users(&v.name).is_empty())
     });
     let shown: Vec<Value> = all.iter().map(|v| show(v)).collect();

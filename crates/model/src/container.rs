@@ -80,6 +80,9 @@ pub struct ContainerSpec {
     pub network: NetworkAttachment,
     /// OCI runtime asked for; empty is the built-in one.
     pub runtime: String,
+    /// Isolation as it was asked for: nothing, or `default`.
+    #[serde(default)]
+    pub isolation: String,
     /// File that the client wrote the identifier to (told back by inspect).
     pub container_id_file: String,
     /// Storage options of the snapshot (`size=…` is refused unless supported).

@@ -103,7 +103,9 @@ pub fn local_pools() -> Vec<(Ipv4Net, u8)> {
 
 /// The first host address of a subnet: the gateway where the user names none.
 pub fn first_host(net: &IpNet) -> Option<IpAddr> {
-    net.hosts().next()
+    // The first address of an IPv6 subnet means any of its routers.
+    let skipped = usize::from(matches!(net, IpNet::V6(n) if n.prefix_len() < 127));
+    net.hosts().nth(skipped)
 }
 
 #[cfg(test)]

@@ -207,6 +207,9 @@ pub struct Endpoint {
     /// Whether the user asked for that very address.
     #[serde(default)]
     pub fixed_ipv4: bool,
+    /// The IPv6 address was asked for.
+    #[serde(default)]
+    pub fixed_ipv6: bool,
     /// Driver options.
     #[serde(default)]
     pub driver_opts: BTreeMap<String, String>,

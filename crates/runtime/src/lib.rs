@@ -14,6 +14,9 @@ mod spec;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// Where OCI runtimes that are named without a path are looked for.
+pub const RUNTIME_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 pub use oci::{BUILTIN, OciRuntime, Options};
 
 /// Becomes the keeper when the first argument says so (`keeper DIR`). The program's `main` calls this before it

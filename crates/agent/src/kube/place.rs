@@ -149,6 +149,7 @@ impl Agent {
             aliases: Vec::new(),
             links: Vec::new(),
             fixed_ipv4: true,
+            fixed_ipv6: false,
             driver_opts: Default::default(),
             gw_priority: 0,
         })

@@ -6,6 +6,7 @@ use futures::StreamExt;
 use tripod_model::container::ContainerStatus;
 use tripod_model::{ErrorKind, Result, Time};
 
+use crate::networks::mac_of;
 use crate::ports::{Exit, RuntimeEvent};
 use crate::record::{ContainerRecord, Owner};
 use crate::restart::{self, Decision};
@@ -197,11 +198,18 @@ impl Agent {
 
 /// What an endpoint has only while its container runs.
 fn clear_endpoint(e: &mut tripod_model::network::Endpoint) {
-    if !e.fixed_ipv4 {
-        e.ipv4 = None;
+    // A hardware address that does not come of the address was asked for.
+    if e.ipv4.is_some_and(|a| mac_of(a.addr()) == e.mac) {
         e.mac.clear();
     }
+    if !e.fixed_ipv4 {
+        e.ipv4 = None;
+    }
+    if !e.fixed_ipv6 {
+        e.ipv6 = None;
+    }
     e.gateway = None;
+    e.gateway6 = None;
     e.interface.clear();
     e.default_route = false;
 }

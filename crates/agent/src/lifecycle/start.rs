@@ -68,6 +68,7 @@ impl Agent {
         let record = container.modify(|r| {
             r.run += 1;
             r.wanted = true;
+            r.resume = false;
             r.state.error.clear();
         });
         let token = container.new_run_token();
@@ -144,7 +145,7 @@ impl Agent {
                 let request = StartRequest {
                     id: record.id.clone(),
                     run: record.run,
-                    spec: record.spec.clone(),
+                    spec: self.with_link_variables(record),
                     rootfs: rootfs.path,
                     netns: up.netns.clone(),
                     mounts,

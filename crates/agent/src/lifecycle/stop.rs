@@ -8,7 +8,7 @@ use tripod_model::container::ContainerStatus;
 use tripod_model::{Error, Result};
 
 use crate::Agent;
-use crate::record::ContainerRecord;
+use crate::record::{ContainerRecord, Owner};
 use crate::signals::{self, SIGKILL, SIGTERM};
 use crate::table::Container;
 
@@ -232,6 +232,7 @@ impl Agent {
                 let record = container.modify(|r| {
                     r.state.stopped_by_user = false;
                     r.wanted = true;
+                    r.resume = r.owner != Owner::Local && r.run == record.run;
                 });
                 agent.save_soon(&record);
             });

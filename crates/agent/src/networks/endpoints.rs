@@ -125,8 +125,31 @@ impl Agent {
                 endpoint.mac = mac_of(address.addr());
             }
         }
+        if spec.ipv6
+            && !spec.cluster
+            && let Err(e) = self.settle_ipv6(&spec, &mut endpoint)
+        {
+            self.release_addresses(&record.owner, std::slice::from_ref(&endpoint))
+                .await;
+            return Err(e);
+        }
         endpoint.names = endpoint_names(record, &endpoint, &spec);
         Ok(endpoint)
+    }
+
+    fn settle_ipv6(&self, spec: &NetworkSpec, endpoint: &mut Endpoint) -> Result<()> {
+        let wanted = endpoint.ipv6.take().filter(|_| endpoint.fixed_ipv6);
+        let fits = |s: &&tripod_model::network::Subnet| match wanted {
+            Some(wanted) => s.subnet.contains(&wanted.addr()),
+            None => matches!(s.subnet, IpNet::V6(_)),
+        };
+        let Some(pool) = spec.subnets.iter().find(fits) else {
+            return Ok(());
+        };
+        let address = self.take_address(&spec.id, pool, wanted.map(|n| n.addr()))?;
+        endpoint.ipv6 = Some(IpNet::new(address, pool.subnet.prefix_len()).map_err(Error::internal)?);
+        endpoint.gateway6 = pool.gateway.filter(|_| !spec.internal);
+        Ok(())
     }
 
     pub(crate) fn take_address(
@@ -147,7 +170,7 @@ impl Agent {
             None => ipam::allocate(pool, &addresses.used, addresses.cursor)?,
         };
         addresses.used.insert(address);
-        if wanted.is_none() {
+        if wanted.is_none() && address.is_ipv4() {
             addresses.cursor = Some(address);
         }
         Ok(address)
@@ -162,7 +185,7 @@ impl Agent {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for e in endpoints {
-            if let Some(net) = e.ipv4 {
+            for net in [e.ipv4, e.ipv6].into_iter().flatten() {
                 all.entry(e.network_id.clone())
                     .or_default()
                     .used
@@ -185,6 +208,9 @@ impl Agent {
                     .unwrap_or_else(PoisonError::into_inner);
                 if let Some(addresses) = all.get_mut(&e.network_id) {
                     addresses.used.remove(&net.addr());
+                    if let Some(net) = e.ipv6 {
+                        addresses.used.remove(&net.addr());
+                    }
                 }
             } else if *owner == Owner::Local
                 && let Some(manager) = self.inner.networks.manager.get()
@@ -227,12 +253,26 @@ pub(super) fn plan_endpoint(target: &Arc<NetworkSpec>, request: &EndpointRequest
             Some(IpNet::new(address, pool.subnet.prefix_len()).map_err(Error::internal)?)
         }
     };
+    let fixed6 = match request.ipv6 {
+        None => None,
+        Some(address) => {
+            let pools = target.subnets.iter().filter(|_| target.ipv6);
+            let pool = pools.map(|s| s.subnet).find(|s| s.contains(&address));
+            let pool = pool.ok_or_else(|| {
+                Error::invalid(format_args!(
+                    "invalid config for network {}: invalid endpoint settings:\nno configured subnet contains IP address {address}",
+                    target.name
+                ))
+            })?;
+            Some(IpNet::new(address, pool.prefix_len()).map_err(Error::internal)?)
+        }
+    };
     Ok(Endpoint {
         id: names::new_id(),
         network_id: target.id.clone(),
         network_name: target.name.clone(),
         ipv4: fixed,
-        ipv6: None,
+        ipv6: fixed6,
         gateway: None,
         gateway6: None,
         mac: request.mac.clone().unwrap_or_default(),
@@ -242,6 +282,7 @@ pub(super) fn plan_endpoint(target: &Arc<NetworkSpec>, request: &EndpointRequest
         aliases: request.aliases.clone(),
         links: request.links.clone(),
         fixed_ipv4: fixed.is_some(),
+        fixed_ipv6: fixed6.is_some(),
         driver_opts: request.driver_opts.clone(),
         gw_priority: request.gw_priority,
     })

@@ -87,6 +87,45 @@ pub(crate) struct Networks {
     manager: OnceLock<Arc<dyn ClusterNetworks>>,
 }
 
+/// The first interface name of these that nothing on this machine has. Another engine, or another daemon of this one,
+/// may have the usual one.
+fn free_interface(stem: &str, from: u32) -> String {
+    let taken = |name: &String| std::path::Path::new("/sys/class/net").join(name).exists();
+    let mut names = (from..from + 100).map(|n| format!("{stem}{n}"));
+    names
+        .find(|name| !taken(name))
+        .unwrap_or_else(|| format!("{stem}{from}"))
+}
+
+/// A subnet of 64 bits of the range for private use, chosen at random (RFC 4193).
+fn unique_local_subnet() -> Result<Subnet> {
+    let [a, b, c, d, e]: [u8; 5] = rand::random();
+    let words = [
+        0xfd00 | u16::from(a),
+        u16::from_be_bytes([b, c]),
+        u16::from_be_bytes([d, e]),
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let subnet = IpNet::new(std::net::Ipv6Addr::from(words).into(), 64).map_err(Error::internal)?;
+    Ok(Subnet {
+        subnet,
+        gateway: ipam::first_host(&subnet),
+        ip_range: None,
+        aux_addresses: BTreeMap::new(),
+    })
+}
+
+fn gateway_interface() -> String {
+    match std::path::Path::new("/sys/class/net/docker_gwbridge").exists() {
+        true => free_interface("docker_gw", 1),
+        false => "docker_gwbridge".into(),
+    }
+}
+
 /// Names that always exist.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
@@ -129,7 +168,7 @@ impl Agent {
                 ("com.docker.network.bridge.enable_icc", "true"),
                 ("com.docker.network.bridge.enable_ip_masquerade", "true"),
                 ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
-                ("com.docker.network.bridge.name", "docker0"),
+                ("com.docker.network.bridge.name", &free_interface("docker", 0)),
                 ("com.docker.network.driver.mtu", "1500"),
             ] {
                 spec.options.insert(key.into(), value.into());
@@ -150,7 +189,7 @@ impl Agent {
         for (key, value) in [
             ("com.docker.network.bridge.enable_icc", "false"),
             ("com.docker.network.bridge.enable_ip_masquerade", "true"),
-            ("com.docker.network.bridge.name", "docker_gwbridge"),
+            ("com.docker.network.bridge.name", &gateway_interface()),
         ] {
             spec.options.insert(key.into(), value.into());
         }
@@ -203,7 +242,10 @@ impl Agent {
                 )));
             }
         }
-        let subnets = self.settle_subnets(request.subnets).await?;
+        let mut subnets = self.settle_subnets(request.subnets).await?;
+        if request.ipv6 && !subnets.iter().any(|s| matches!(s.subnet, IpNet::V6(_))) {
+            subnets.push(unique_local_subnet()?);
+        }
         let mut spec = new_spec(&request.name, NetworkDriver::Bridge);
         spec.internal = request.internal;
         spec.attachable = request.attachable;

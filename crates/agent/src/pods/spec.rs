@@ -292,6 +292,7 @@ fn endpoints(networks: &[PodNetwork], attachment: &mut NetworkAttachment) -> Vec
             links: Vec::new(),
             // Settled by the leader: kept when the container is not running.
             fixed_ipv4: true,
+            fixed_ipv6: false,
             driver_opts: n.driver_opts.clone(),
             gw_priority: 0,
         });

@@ -67,6 +67,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
+        self.resume().await;
         // The daemon may have died between the report that it runs and the one that it serves.
         if self.reported == TaskState::Running
             && !self.serving
@@ -76,6 +77,10 @@ impl Worker {
             self.await_serving(&wish).await;
         }
         loop {
+            // The session is over: the next one's worker goes on from what is there.
+            if self.wishes.has_changed().is_err() {
+                return;
+            }
             let wish = self.wishes.borrow_and_update().clone();
             let record = self.record();
             match step(
@@ -102,6 +107,21 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Starts a container again that the last daemon stopped with itself. The task stays the same one: nothing failed,
+    /// and its service has no restart to wait for.
+    async fn resume(&mut self) {
+        let wish = self.wishes.borrow().clone();
+        let stopped = self.record().is_some_and(|r| r.resume && !r.is_running());
+        let wanted = !wish.gone && wish.pod.state.desired < DesiredState::Shutdown;
+        if !stopped || !wanted || self.reported.is_final() {
+            return;
+        }
+        if std::mem::replace(&mut self.serving, false) {
+            self.report(&wish, self.reported, "starting", String::new());
+        }
+        self.start(&wish).await;
     }
 
     fn record(&self) -> Option<Arc<ContainerRecord>> {

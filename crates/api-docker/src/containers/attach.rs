@@ -50,6 +50,9 @@ async fn until_start_fails(docker: &Docker, id: &str) -> Result<Streams> {
     })
 }
 
+/// Time for a client to read the head of the answer before the first output of a log.
+const HEAD_FIRST: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// What the client is attached to.
 async fn session(docker: &Docker, call: &Call, id: &str) -> Result<Session, Fault> {
     let q = &call.query;
@@ -71,6 +74,10 @@ async fn session(docker: &Docker, call: &Call, id: &str) -> Result<Session, Faul
             ..LogQuery::default()
         };
         let past = docker.agent().logs(&record.id, query).await?;
+        // Some clients lose what comes together with the head of the answer, and the log is there at once.
+        let head_first =
+            futures::stream::once(tokio::time::sleep(HEAD_FIRST)).filter_map(|()| async { None });
+        let past = head_first.chain(past);
         let past: BoxStream<Result<OutputChunk>> = past
             .map(|line| {
                 line.map(|l| OutputChunk {

@@ -30,14 +30,13 @@ pub(crate) async fn commit(docker: &Docker, call: Call) -> Reply {
     overlay(&mut config, body)?;
     let config = agent.images().apply_changes(config, &changes)?;
     let freeze = pause && record.state.status == tripod_model::container::ContainerStatus::Running;
-    if freeze {
-        agent.pause_container(&record.id).await?;
-    }
+    // One that ends meanwhile needs no pause.
+    let frozen = freeze && agent.pause_container(&record.id).await.is_ok();
     let made = agent
         .images()
         .commit(&record.id, &record.spec.image_id, config, author, comment, name)
         .await;
-    if freeze {
+    if frozen {
         agent.unpause_container(&record.id).await?;
     }
     reply::created(&json!({ "Id": made?.id }))

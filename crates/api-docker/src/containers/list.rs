@@ -169,7 +169,7 @@ impl<'a> Wanted<'a> {
         shown
             && f.labels(&r.spec.labels)
             && f.any("id", |id| r.id.starts_with(id))
-            && f.any("name", |pattern| name_matches(pattern, &r.name))
+            && (f.matches("name", &r.name) || f.matches("name", &format!("/{}", r.name)))
             && f.any("status", |s| r.state.status.as_str() == s)
             && f.any("health", |h| {
                 r.state.health.as_ref().map_or("none", |x| health_word(x.status)) == h
@@ -206,26 +206,6 @@ impl<'a> Wanted<'a> {
 fn port_filter(filters: &Filters, name: &str) -> Result<Vec<PortSpec>, Fault> {
     let set = crate::wire::set(filters.values(name));
     Ok(crate::translate::ports::exposed(&set)?)
-}
-
-/// A name or a part of one; `^` and `$` bind it to the ends, and a slash may stand in front as in the API's names.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let (start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |r| (true, r));
-    let (end, rest) = rest.strip_suffix('$').map_or((false, rest), |r| (true, r));
-    let (start, rest) = match rest.strip_prefix("/?").or_else(|| rest.strip_prefix('/')) {
-        Some(rest) => (true, rest),
-        None => (start, rest),
-    };
-    let rest = rest
-        .trim_start_matches(".*")
-        .trim_end_matches(".*")
-        .replace("\\", "");
-    match (start, end) {
-        (true, true) => name == rest,
-        (true, false) => name.starts_with(&rest),
-        (false, true) => name.ends_with(&rest),
-        (false, false) => name.contains(&rest),
-    }
 }
 
 /// Removes what does not run.
@@ -282,14 +262,13 @@ mod tests {
         for (pattern, name, fits) in [
             ("eb", "web", true),
             ("^web$", "web", true),
-            ("^/web$", "web", true),
             ("^/?web$", "web1", false),
-            ("^we", "web", true),
-            ("web.*", "web-1", true),
-            ("b$", "web", true),
-            ("x", "web", false),
+            ("web|db", "db", true),
+            ("w[a-e]b", "web", true),
+            ("[", "web", false),
         ] {
-            assert_eq!(name_matches(pattern, name), fits, "{pattern} {name}");
+            let f = Filters::parse(&json!({ "name": [pattern] }).to_string()).unwrap();
+            assert_eq!(f.matches("name", name), fits, "{pattern} {name}");
         }
     }
 

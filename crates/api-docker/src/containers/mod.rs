@@ -32,6 +32,10 @@ pub(crate) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply 
         ("POST", ["create"]) => create(docker, call).await,
         ("POST", ["prune"]) => list::prune(docker, &call).await,
         ("DELETE", [id]) => lifecycle::remove(docker, &call, id).await,
+        ("DELETE", [id, alias]) if call.query.flag("link") => {
+            docker.agent().remove_link(id, alias).await?;
+            reply::no_content()
+        }
         ("GET", [id, "json"]) => inspect(docker, &call, id).await,
         ("GET", [id, "top"]) => top::top(docker, &call, id).await,
         ("GET", [id, "logs"]) => logs::logs(docker, &call, id).await,
@@ -94,6 +98,8 @@ async fn create(docker: &Docker, call: Call) -> Reply {
         }
     }
     resolve_namespaces(docker, &mut spec)?;
+    check_links(docker, &spec)?;
+    check_runtime(docker, &spec.runtime)?;
     let made = docker
         .agent()
         .create_container(CreateContainer {
@@ -107,6 +113,32 @@ async fn create(docker: &Docker, call: Call) -> Reply {
         id: made.id,
         warnings,
     })
+}
+
+/// Links lead to containers that exist. The client would take a 404 for the image's.
+fn check_links(docker: &Docker, spec: &tripod_model::container::ContainerSpec) -> Result<(), Fault> {
+    for link in &spec.network.links {
+        let target = link.split(':').next().unwrap_or(link);
+        if let Err(e) = docker.agent().container(target) {
+            return Err(Fault::bad(format_args!(
+                "could not get container for {target}: {}",
+                e.message
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_runtime(docker: &Docker, name: &str) -> Result<(), Fault> {
+    // Clients name Docker's default runtime without meaning that program.
+    let usual = ["", "runc", "io.containerd.runc.v2"];
+    let known = docker.agent().runtime().info().runtimes;
+    if usual.contains(&name) || known.iter().any(|(n, _)| n == name) {
+        return Ok(());
+    }
+    Err(Fault::bad(format_args!(
+        "unknown or invalid runtime name: {name}"
+    )))
 }
 
 /// Names of containers that give their namespaces become identifiers, so that a renaming changes nothing.

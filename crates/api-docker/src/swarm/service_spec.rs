@@ -259,8 +259,15 @@ pub(crate) struct UpdateConfig {
     pub(crate) failure_action: String,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) monitor: i64,
+    #[serde(serialize_with = "short_float")]
     pub(crate) max_failure_ratio: f32,
     pub(crate) order: String,
+}
+
+/// A number of single precision with the digits that it has: widened as it is, 0.4 would become 0.4000000059604645.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn short_float<S: serde::Serializer>(value: &f32, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_f64(value.to_string().parse().unwrap_or_default())
 }
 
 /// How a service is reached.

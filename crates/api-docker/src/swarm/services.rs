@@ -23,7 +23,10 @@ pub(super) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply 
     match (call.method.as_str(), parts) {
         ("GET", []) => list(&manager, &call),
         ("POST", ["create"]) => create(docker, &manager, call).await,
-        ("GET", [id]) => reply::json(&service(&manager.service(id)?)),
+        ("GET", [id]) => {
+            let defaults = call.query.flag("insertDefaults");
+            reply::json(&service(&manager.service(id)?, defaults))
+        }
         ("DELETE", [id]) => {
             manager.service_remove(id).await?;
             reply::status(http::StatusCode::OK)
@@ -40,7 +43,7 @@ fn list(manager: &Manager, call: &Call) -> Reply {
     let all: Vec<Value> = services
         .iter()
         .map(|s| {
-            let mut value = service(s);
+            let mut value = service(s, false);
             if with_status {
                 let counts = manager.service_counts(s);
                 value["ServiceStatus"] = json!({
@@ -161,19 +164,19 @@ fn decode_auth(header: &str) -> Option<RegistryAuth> {
     crate::wire::system::registry_auth(Some(header)).ok().flatten()
 }
 
-/// `Service`.
-pub(super) fn service(s: &SwarmService) -> Value {
+/// `Service`, with the defaults of its specification filled in or not.
+pub(super) fn service(s: &SwarmService, defaults: bool) -> Value {
     let created = when::or_never(s.metadata.creation_timestamp);
     let mut value = json!({
         "ID": s.metadata.name,
         "Version": {"Index": s.metadata.revision()},
         "CreatedAt": created,
         "UpdatedAt": s.status.updated_at.map_or(created, when::rfc3339),
-        "Spec": to_wire::service(&s.spec),
+        "Spec": to_wire::service(&s.spec, defaults),
         "Endpoint": endpoint(s),
     });
     if let Some(previous) = &s.previous_spec {
-        value["PreviousSpec"] = to_wire::service(previous);
+        value["PreviousSpec"] = to_wire::service(previous, defaults);
     }
     if let Some(update) = &s.status.update {
         let mut status = json!({"State": update.state.as_str(), "Message": update.message});

@@ -8,15 +8,19 @@ use tripod_model::swarm as model;
 
 use super::service_spec as wire;
 
-/// `ServiceSpec`.
-pub(super) fn service(spec: &model::ServiceSpec) -> Value {
+/// `ServiceSpec`. Rollout settings that nobody gave are left out unless `defaults` are asked for.
+pub(super) fn service(spec: &model::ServiceSpec, defaults: bool) -> Value {
+    let rollout = |given: Option<&model::UpdateConfig>| {
+        let shown = !spec.mode.is_job() && (defaults || given.is_some());
+        shown.then(|| update_config(given))
+    };
     let wire = wire::ServiceSpec {
         name: spec.name.clone(),
         labels: Some(spec.labels.clone()),
         task_template: wire::TaskSpec::default(),
         mode: mode(&spec.mode),
-        update_config: (!spec.mode.is_job()).then(|| update_config(spec.update_config.as_ref())),
-        rollback_config: (!spec.mode.is_job()).then(|| update_config(spec.rollback_config.as_ref())),
+        update_config: rollout(spec.update_config.as_ref()),
+        rollback_config: rollout(spec.rollback_config.as_ref()),
         networks: spec.networks.iter().map(network).collect(),
         endpoint_spec: Some(endpoint_spec(&spec.endpoint_spec.clone().unwrap_or_default())),
     };
@@ -341,14 +345,14 @@ mod tests {
         });
         let wire: wire::ServiceSpec = from_value(&given).unwrap();
         let model = super::super::from_wire::service(wire, 4).unwrap();
-        assert_eq!(service(&model), given);
+        assert_eq!(service(&model, true), given);
     }
 
     #[test]
     fn defaults_are_filled_in() {
         let wire: wire::ServiceSpec =
             from_value(&json!({"Name": "w", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}})).unwrap();
-        let value = service(&super::super::from_wire::service(wire, 0).unwrap());
+        let value = service(&super::super::from_wire::service(wire, 0).unwrap(), true);
         assert_eq!(value["Mode"]["Replicated"]["Replicas"], 1);
         assert_eq!(value["UpdateConfig"]["Monitor"], 5_000_000_000_i64);
         assert_eq!(value["TaskTemplate"]["RestartPolicy"]["Delay"], 5_000_000_000_i64);

@@ -34,6 +34,7 @@ pub(crate) fn spec(body: CreateBody) -> Result<(ContainerSpec, Vec<String>)> {
         auto_remove: h.auto_remove,
         init: h.init.unwrap_or(false),
         runtime: h.runtime.clone(),
+        isolation: h.isolation.clone(),
         container_id_file: h.container_id_file.clone(),
         storage_opt: h.storage_opt.clone(),
         group_add: h.group_add.clone(),

@@ -94,7 +94,8 @@ pub(crate) fn summary(
 }
 
 /// The answer of inspect.
-pub(crate) fn inspect(i: &Image, with_manifests: bool) -> Value {
+/// An image in full. `old` clients (before 1.45) find the fields that an image has of the container it was made of.
+pub(crate) fn inspect(i: &Image, with_manifests: bool, old: bool) -> Value {
     let mut out = json!({
         "Id": i.id, "RepoTags": i.tags, "RepoDigests": i.digests, "Parent": "", "Comment": i.comment,
         "Created": i.created.map(when::rfc3339), "DockerVersion": "", "Author": i.author, "Config": config(i),
@@ -111,6 +112,10 @@ pub(crate) fn inspect(i: &Image, with_manifests: bool) -> Value {
     }
     if with_manifests {
         out["Manifests"] = manifests(i);
+    }
+    if old {
+        out["Container"] = json!("");
+        out["ContainerConfig"] = out["Config"].clone();
     }
     out
 }

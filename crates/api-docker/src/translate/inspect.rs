@@ -187,7 +187,15 @@ pub(crate) fn networks(r: &ContainerRecord) -> BTreeMap<String, wire::EndpointSe
     let running = r.is_running();
     r.endpoints
         .iter()
-        .map(|e| (e.network_name.clone(), network::show_endpoint(e, running)))
+        .map(|e| {
+            let asked = r
+                .spec
+                .network
+                .endpoints
+                .iter()
+                .find(|a| a.network == e.network_name || a.network == e.network_id);
+            (e.network_name.clone(), network::show_endpoint(e, asked, running))
+        })
         .collect()
 }
 

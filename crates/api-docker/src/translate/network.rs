@@ -227,13 +227,25 @@ pub(crate) fn endpoint(network: &str, e: &EndpointBody) -> Result<EndpointReques
 }
 
 /// An endpoint as inspect shows it; what is settled only while the container runs is left out when it does not.
-pub(crate) fn show_endpoint(e: &Endpoint, running: bool) -> EndpointSettings {
-    let fixed = e.fixed_ipv4.then(|| EndpointIpam {
-        ipv4_address: e.ipv4.map(|n| n.addr().to_string()).unwrap_or_default(),
-        ..EndpointIpam::default()
-    });
+pub(crate) fn show_endpoint(
+    e: &Endpoint,
+    asked: Option<&EndpointRequest>,
+    running: bool,
+) -> EndpointSettings {
+    let text = |a: Option<IpAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+    let fixed = EndpointIpam {
+        ipv4_address: text(e.ipv4.filter(|_| e.fixed_ipv4).map(|n| n.addr())),
+        ipv6_address: text(asked.and_then(|a| a.ipv6)),
+        link_local_ips: asked.map_or_else(Vec::new, |a| {
+            a.link_local.iter().map(ToString::to_string).collect()
+        }),
+    };
+    let given =
+        !fixed.ipv4_address.is_empty() || !fixed.ipv6_address.is_empty() || !fixed.link_local_ips.is_empty();
     let mut out = EndpointSettings {
-        ipam_config: fixed,
+        ipam_config: given.then_some(fixed),
+        // Of one that does not run it is the address that was asked for.
+        mac_address: e.mac.clone(),
         links: e.links.clone(),
         aliases: e.aliases.clone(),
         driver_opts: e.driver_opts.clone(),
@@ -245,7 +257,6 @@ pub(crate) fn show_endpoint(e: &Endpoint, running: bool) -> EndpointSettings {
     if running {
         let ip = |a: Option<IpAddr>| a.map(|a| a.to_string()).unwrap_or_default();
         out.endpoint_id.clone_from(&e.id);
-        out.mac_address.clone_from(&e.mac);
         out.gateway = ip(e.gateway);
         out.ip_address = ip(e.ipv4.map(|n| n.addr()));
         out.ip_prefix_len = e.ipv4.map_or(0, |n| n.prefix_len());

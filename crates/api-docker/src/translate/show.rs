@@ -78,6 +78,7 @@ pub(crate) fn host_config(spec: &ContainerSpec) -> HostConfig {
         shm_size: if sec.shm_size == 0 { 64 << 20 } else { sec.shm_size },
         sysctls: sec.sysctls.clone(),
         runtime: spec.runtime.clone(),
+        isolation: spec.isolation.clone(),
         masked_paths: paths(&sec.masked_paths, &MASKED),
         readonly_paths: paths(&sec.readonly_paths, &READONLY),
         init: spec.init.then_some(true),

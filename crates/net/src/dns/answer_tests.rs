@@ -23,6 +23,7 @@ fn endpoint(network: &str, ip: [u8; 4], names: &[&str], links: &[&str]) -> Endpo
         aliases: Vec::new(),
         links: links.iter().map(|n| (*n).into()).collect(),
         fixed_ipv4: false,
+        fixed_ipv6: false,
         driver_opts: Default::default(),
         gw_priority: 0,
     }

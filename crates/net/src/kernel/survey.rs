@@ -7,7 +7,7 @@ use tripod_model::Result;
 
 use super::networks::{ALIAS, ROUTER};
 use super::tunnels::TUNNEL_ALIAS;
-use super::{Inner, failed};
+use super::{Inner, failed, lock};
 use crate::netlink::route;
 use crate::netlink::route::Link;
 use crate::ns;
@@ -33,10 +33,16 @@ impl Inner {
     /// Subnets of the host's own interfaces and routes.
     pub(crate) fn host_subnets(&self) -> Result<Vec<IpNet>> {
         let context = "cannot list the host's networks";
+        // A bridge of a network that this daemon does not know is another daemon's, or what one left.
+        let known: HashSet<String> = lock(&self.networks).keys().cloned().collect();
+        let unknown = |l: &Link| {
+            let id = l.alias.strip_prefix(ALIAS);
+            l.kind == "bridge" && id.is_some_and(|id| !known.contains(id))
+        };
         let ours: HashSet<u32> = route::links(&self.route)
             .map_err(failed(context))?
             .iter()
-            .filter(|l| is_ours(l))
+            .filter(|l| is_ours(l) && !unknown(l))
             .map(|l| l.index)
             .collect();
         let mut nets: Vec<IpNet> = Vec::new();

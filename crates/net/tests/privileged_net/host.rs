@@ -268,6 +268,7 @@ pub(crate) fn endpoint(network: &NetworkSpec, id: &str, last: u8, interface: &st
         aliases: Vec::new(),
         links: Vec::new(),
         fixed_ipv4: false,
+        fixed_ipv6: false,
         driver_opts: Default::default(),
         gw_priority: 0,
     }

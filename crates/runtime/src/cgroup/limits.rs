@@ -5,7 +5,7 @@ use std::path::Path;
 use tripod_model::container::{DeviceLimit, Resources};
 use tripod_model::{Error, Result};
 
-use super::{Cgroup, setup, write};
+use super::{Cgroup, bpf, setup, write};
 
 /// Limits, as they are written. `None` leaves the kernel's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -204,6 +204,9 @@ impl Limits {
                 Ok(())
             }
         };
+        if let Some(rules) = &self.devices {
+            bpf::allow_devices(dir, rules)?;
+        }
         put("memory.max", self.memory.map(max_or), "memory limit capabilities")?;
         let swap = match (self.memory_swap, self.memory) {
             (Some(-1), _) => Some("max".to_owned()),

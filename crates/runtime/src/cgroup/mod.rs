@@ -3,6 +3,7 @@
 //! Paths are relative to the mounts that /proc/self/mountinfo shows, so that a daemon inside a cgroup namespace
 //! sees its own root.
 
+mod bpf;
 mod limits;
 mod setup;
 pub(crate) mod stats;
@@ -188,6 +189,23 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Processes in any of its directories: a helper at work is in some hierarchies only.
+    fn members(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        for dir in self.dirs() {
+            // Directories that are not there have nobody.
+            let _ = collect_pids(&dir, &mut pids);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Whether a directory of it is left.
+    pub(crate) fn exists(&self) -> bool {
+        self.dirs().any(|d| d.exists())
+    }
+
     /// Kills everything in it.
     #[allow(unsafe_code)]
     pub(crate) fn kill(&self) {
@@ -196,7 +214,7 @@ impl Cgroup {
         {
             return;
         }
-        for pid in self.pids().unwrap_or_default() {
+        for pid in self.members() {
             // SAFETY: plain system call on a process that the kernel just listed in this cgroup.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
@@ -256,24 +274,25 @@ impl Cgroup {
                     result = Err(e);
                     continue;
                 }
-                self.kill();
-                result = retry_remove(&dir);
+                result = self.retry_remove(&dir);
             }
         }
         result
     }
-}
 
-/// Killed processes leave their cgroup a moment later; there is no event for it on v1.
-fn retry_remove(dir: &Path) -> io::Result<()> {
-    let mut wait = std::time::Duration::from_micros(200);
-    loop {
-        match remove_tree(dir) {
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && wait.as_millis() < 500 => {
-                std::thread::sleep(wait);
-                wait *= 2;
+    /// Killed processes leave their cgroup a moment later; there is no event for it on v1. One that forked meanwhile is
+    /// killed with the next round.
+    fn retry_remove(&self, dir: &Path) -> io::Result<()> {
+        let mut wait = std::time::Duration::from_micros(200);
+        loop {
+            self.kill();
+            match remove_tree(dir) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && wait.as_millis() < 500 => {
+                    std::thread::sleep(wait);
+                    wait *= 2;
+                }
+                r => return r,
             }
-            r => return r,
         }
     }
 }

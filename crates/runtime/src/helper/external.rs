@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 use super::Failure;
 use crate::keeper::wire::{ExecOrder, StartOrder};
 
+/// Socket on which the runtime hands over the terminal, in the bundle.
+const CONSOLE: &str = "oci-console";
+
 /// Where the runtime keeps its own state, beside the bundle.
 fn state_dir(bundle: &Path) -> std::path::PathBuf {
     bundle.join("oci-root")
@@ -19,10 +22,7 @@ fn base(runtime: &Path, bundle: &Path) -> Command {
         .arg(state_dir(bundle))
         .arg("--log")
         .arg(bundle.join("oci.log"));
-    c.env_clear().env(
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    );
+    c.env_clear().env("PATH", crate::RUNTIME_PATH);
     c
 }
 
@@ -41,11 +41,14 @@ pub(crate) fn create(order: &StartOrder, runtime: &Path) -> Result<(i32, Option<
         .arg("--pid-file")
         .arg(&pid_file);
     let listener = if order.tty {
-        std::env::set_current_dir(&root)?;
-        let _ = std::fs::remove_file("console");
-        let l = UnixListener::bind("console")?;
-        // Relative, so that its length does not matter.
-        create.current_dir(&root).arg("--console-socket").arg("console");
+        std::env::set_current_dir(&order.bundle)?;
+        let _ = std::fs::remove_file(CONSOLE);
+        let l = UnixListener::bind(CONSOLE)?;
+        // Relative, so that its length does not matter; runtimes look for it from the bundle.
+        create
+            .current_dir(&order.bundle)
+            .arg("--console-socket")
+            .arg(CONSOLE);
         create
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -60,6 +63,7 @@ pub(crate) fn create(order: &StartOrder, runtime: &Path) -> Result<(i32, Option<
         .map_err(|e| Failure::internal(format!("{}: {e}", runtime.display())))?;
     let status = child.wait()?;
     if !status.success() {
+        let _ = std::fs::remove_file(order.bundle.join(CONSOLE));
         return Err(failure(&order.bundle));
     }
     let pid: i32 = std::fs::read_to_string(&pid_file)?
@@ -70,6 +74,7 @@ pub(crate) fn create(order: &StartOrder, runtime: &Path) -> Result<(i32, Option<
         Some(l) => Some(super::create::terminal(&l, order, pid)?),
         None => None,
     };
+    let _ = std::fs::remove_file(order.bundle.join(CONSOLE));
     let mut start = base(runtime, &order.bundle);
     start
         .arg("start")

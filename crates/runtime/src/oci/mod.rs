@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
-use tripod_agent::ports::RuntimeEvent;
+use tripod_agent::ports::{Adopted, RuntimeEvent};
 use tripod_model::{Error, Result};
 
 use crate::cgroup::{Cgroup, Mounts};
@@ -98,6 +98,25 @@ struct Shared {
 }
 
 impl Shared {
+    /// Ends what runs in cgroups of containers of this node that the keeper does not know to run: a helper that was at
+    /// work when both daemon and keeper died finished its container for nobody.
+    fn remove_strays(&self, adopted: &[Adopted]) {
+        let dirs = std::fs::read_dir(&self.options.containers);
+        for entry in dirs.into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(id) = name.to_str() else { continue };
+            if adopted.iter().any(|a| a.id == id && a.exit.is_none()) {
+                continue;
+            }
+            if let Ok(cgroup) = self.cgroup(id, "")
+                && cgroup.exists()
+                && let Err(e) = cgroup.remove()
+            {
+                tracing::warn!(id, "what is left of a container cannot be removed: {e}");
+            }
+        }
+    }
+
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -138,6 +138,7 @@ impl Runtime for OciRuntime {
                     exit,
                 });
             }
+            shared.remove_strays(&all);
             Ok(all)
         })
         .await

@@ -225,11 +225,6 @@ fn log_target(request: &StartRequest) -> Result<LogTarget> {
             }
         }
     };
-    if max_files > 1 && max_size == 0 {
-        return Err(Error::invalid(
-            "max-file cannot be greater than 1 when max-size is unlimited",
-        ));
-    }
     let compress = match option("compress") {
         Some(s) => s
             .parse()

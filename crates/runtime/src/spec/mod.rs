@@ -121,7 +121,8 @@ pub(crate) fn render(
         linux["resources"] = resources::render(&spec.resources, &settled.devices.rules)?;
     }
     let mut config = json!({
-        "ociVersion": "1.2.0",
+        // What is said to other runtimes is of 1.0, and some refuse newer numbers.
+        "ociVersion": if for_builtin { "1.2.0" } else { "1.0.2" },
         "process": process,
         "root": {"path": request.rootfs, "readonly": spec.security.read_only_rootfs},
         "mounts": mounts::render(request, host, settled, &linux["namespaces"])?,

@@ -162,7 +162,7 @@ fn runtime_options(args: &DaemonArgs, root: &Path, run_dir: &Path) -> tripod_run
         containers: root.join("node/containers"),
         ..tripod_runtime::Options::below(root)
     };
-    for name in ["runc", "crun"] {
+    for name in ["runc", "crun"].into_iter().filter(|n| is_installed(n)) {
         options.runtimes.push((name.to_owned(), PathBuf::from(name)));
     }
     if args.oci_runtime != BUILTIN {
@@ -175,6 +175,14 @@ fn runtime_options(args: &DaemonArgs, root: &Path, run_dir: &Path) -> tripod_run
         options.default_runtime = name;
     }
     options
+}
+
+/// Whether a program is where the keeper looks for OCI runtimes.
+fn is_installed(program: &str) -> bool {
+    let places = tripod_runtime::RUNTIME_PATH.split(':');
+    places
+        .map(|dir| Path::new(dir).join(program))
+        .any(|p| p.is_file())
 }
 
 /// What this machine is and has, for the cluster.
