@@ -245,8 +245,39 @@ pub(crate) async fn evict(call: &Call, target: &Target) -> Reply {
             }
         }
     }
+    if !options.dry_run && !ended && !waits && !leaves {
+        note_disruption(call, &pod).await?;
+    }
     objects::remove(call, &pod, &options).await?;
     created(call)
+}
+
+/// Says on the pod why it goes.
+async fn note_disruption(call: &Call, pod: &Target) -> Result<()> {
+    let status = Target {
+        sub: pod.kind.sub("status"),
+        ..pod.clone()
+    };
+    let now = tripod_schema::decode::format_time(call.now(), false);
+    let noted = objects::change(call, &status, |old| {
+        let mut new = old.clone();
+        object_mut(&mut new, &["metadata"]).remove("resourceVersion");
+        let conditions = object_mut(&mut new, &["status"])
+            .entry("conditions")
+            .or_insert_with(|| json!([]));
+        if let Value::Array(conditions) = conditions {
+            conditions.retain(|c| c["type"] != "DisruptionTarget");
+            conditions.push(json!({
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+                "lastTransitionTime": now,
+            }));
+        }
+        Ok(new)
+    });
+    noted.await.map(drop)
 }
 
 /// Takes one disruption from a budget.

@@ -4,6 +4,7 @@
 
 mod escalation;
 mod limits;
+mod own;
 mod pod;
 mod quota;
 mod security;
@@ -57,6 +58,7 @@ impl<'a> Scene<'a> {
 /// Completes and judges a new object.
 pub(crate) fn create(call: &Call, target: &Target, object: &mut Value) -> Result<()> {
     let scene = Scene::new(call, target);
+    own::strip(&scene, object, true);
     defaults::apply(target.kind.storage(), object);
     match target.kind.resource().as_str() {
         "pods" => {
@@ -102,6 +104,7 @@ pub(crate) fn update(call: &Call, target: &Target, old: &Value, object: &mut Val
         return Ok(());
     }
     let scene = Scene::new(call, target);
+    own::strip(&scene, object, false);
     if target.kind.resource() == "services" {
         service::inherit(old, object);
     }

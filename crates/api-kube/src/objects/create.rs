@@ -1,10 +1,12 @@
 //! Creating objects.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde_json::Value;
 use tripod_schema::decode::Findings;
 use tripod_schema::failure::Result;
-use tripod_schema::value::{name, namespace, text};
+use tripod_schema::value::{name, namespace, object_mut, text};
 use tripod_schema::{Failure, apply, validate};
 use tripod_store::{Expected, Key, Txn};
 
@@ -65,6 +67,9 @@ pub(super) async fn insert(
         }
         crate::admission::create(call, target, &mut candidate)?;
         validate::create(kind.storage(), &candidate)?;
+        if text(&candidate, &["type"]) == TOKEN_SECRET && kind.resource() == "secrets" {
+            fill_token(call, target, &mut candidate).await?;
+        }
         crate::admission::charge(call, target, &candidate)?;
         match &fields {
             Some(fields) => candidate["metadata"]["managedFields"] = fields.clone(),
@@ -98,6 +103,48 @@ pub(super) async fn insert(
         }
     }
     Err(Failure::internal("no name was free"))
+}
+
+/// The type of secrets that hold a token of a service account for good.
+const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
+/// Such tokens have no end of their own: they hold as long as the account.
+const FOR_GOOD: i64 = 10 * 365 * 24 * 3600;
+
+/// Puts the token into a secret that is to hold one.
+async fn fill_token(call: &Call, target: &Target, secret: &mut Value) -> Result<()> {
+    let name = text(
+        secret,
+        &["metadata", "annotations", "kubernetes.io/service-account.name"],
+    )
+    .to_owned();
+    let key = Key::new("serviceaccounts", target.namespace.as_str(), name.as_str());
+    let uid = call.manager.state().get(&key).map(|o| o.uid.to_string());
+    // Without its account nothing is filled in.
+    let Some(uid) = uid else { return Ok(()) };
+    let wish = crate::token::Wish {
+        namespace: &target.namespace,
+        account: &name,
+        account_uid: &uid,
+        audiences: &[],
+        seconds: FOR_GOOD,
+        bound: None,
+    };
+    let (token, _) = crate::token::issue(&call.shared, &call.manager, &wish).await?;
+    let authority = call
+        .manager
+        .authority_certificate()
+        .map_err(|e| super::model_failure(&e))?;
+    object_mut(secret, &["metadata", "annotations"])
+        .insert("kubernetes.io/service-account.uid".into(), uid.into());
+    let data = object_mut(secret, &["data"]);
+    for (key, value) in [
+        ("token", token.as_str()),
+        ("ca.crt", authority.as_str()),
+        ("namespace", target.namespace.as_str()),
+    ] {
+        data.insert(key.into(), STANDARD.encode(value).into());
+    }
+    Ok(())
 }
 
 /// The key of the namespace, which must be there and not on its way out.
