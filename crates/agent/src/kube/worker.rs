@@ -560,7 +560,11 @@ impl Worker {
             .map(|(n, t)| (n.clone(), t.known.clone()))
             .collect();
         let status = status::status(&self.facts(&known, self.clock.now()));
-        if self.last.as_ref() == Some(&status) && self.events.is_empty() && !self.health_told {
+        let same = self.last.as_ref() == Some(&status) && !self.health_told;
+        // What a start tells on its way goes with its outcome, which comes in a moment: one write instead of four.
+        let on_the_way = |e: &PodEvent| matches!(e.reason.as_str(), "Pulled" | "Created" | "Started");
+        let starting = self.tracks.values().any(|t| t.busy == Some(Busy::Starting));
+        if same && (self.events.is_empty() || starting && self.events.iter().all(on_the_way)) {
             return;
         }
         self.health_told = false;
