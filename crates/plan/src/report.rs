@@ -154,6 +154,7 @@ pub fn kubernetes_status(pod: &mut Pod) {
         _ => json!({ "waiting": { "reason": "ContainerCreating", "message": s.message } }),
     };
     let running = s.observed == TaskState::Running;
+    let ready = crate::project::serves(pod);
     let id = if s.container_id.is_empty() {
         String::new()
     } else {
@@ -164,12 +165,41 @@ pub fn kubernetes_status(pod: &mut Pod) {
         "image": container.image,
         "imageID": "",
         "containerID": id,
-        "ready": running && s.serving,
+        "ready": ready,
         "started": running,
         "restartCount": 0,
         "state": state,
     }]);
     pod.status.rest.insert("containerStatuses".into(), status);
+    conditions(pod);
+}
+
+/// The usual conditions, for clients that wait for them.
+fn conditions(pod: &mut Pod) {
+    let s = &pod.state;
+    let ready = crate::project::serves(pod);
+    let reason = match s.observed {
+        o if o.is_final() => "PodCompleted",
+        _ if ready => "",
+        _ => "ContainersNotReady",
+    };
+    let at = s.at.unwrap_or(Time::UNIX_EPOCH);
+    let all = [
+        ("PodScheduled", s.observed >= TaskState::Assigned, ""),
+        ("Initialized", s.observed >= TaskState::Starting, ""),
+        ("ContainersReady", ready, reason),
+        ("Ready", ready, reason),
+    ];
+    let list = pod.status.rest.entry("conditions").or_insert_with(|| json!([]));
+    for (kind, holds, reason) in all {
+        let say = crate::kube::conditions::Say {
+            kind,
+            status: if holds { "True" } else { "False" },
+            reason,
+            message: "",
+        };
+        crate::kube::conditions::set(list, say, at);
+    }
 }
 
 fn reason(state: TaskState) -> &'static str {

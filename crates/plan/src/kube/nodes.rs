@@ -37,6 +37,9 @@ pub(super) fn decide(w: &mut Work<'_>, name: &str) {
         return;
     };
     let mut next = node.as_ref().clone();
+    if !next.metadata.annotations.contains_key(AGREED) {
+        introduce(&mut next);
+    }
     label(&mut next);
     agree(&mut next);
     taint(&mut next, w.now);
@@ -68,6 +71,35 @@ fn architecture(node: &Node) -> &str {
         "aarch64" => "arm64",
         other => other,
     }
+}
+
+/// Labels and taints with which a node's daemon was started: they are its own from then on.
+fn introduce(node: &mut Node) {
+    for (key, value) in node.status.description.node_labels.clone() {
+        node.metadata.labels.entry(key).or_insert(value);
+    }
+    let asked = node.status.description.taints.clone();
+    if asked.is_empty() {
+        return;
+    }
+    let listed = node.spec.rest.get("taints").and_then(Value::as_array).cloned();
+    let mut taints = listed.unwrap_or_default();
+    for text in asked {
+        let Some((name, effect)) = text.rsplit_once(':') else {
+            continue;
+        };
+        let (key, value) = name.split_once('=').unwrap_or((name, ""));
+        let same = |t: &Value| t["key"] == key && t["effect"] == effect;
+        if taints.iter().any(same) {
+            continue;
+        }
+        let mut taint = json!({ "key": key, "effect": effect });
+        if !value.is_empty() {
+            taint["value"] = value.into();
+        }
+        taints.push(taint);
+    }
+    node.spec.rest.insert("taints".into(), taints.into());
 }
 
 fn label(node: &mut Node) {
@@ -162,10 +194,14 @@ fn status(node: &mut Node, now: tripod_model::Time) {
     put("hugepages-2Mi", "0".into());
     put("hugepages-1Gi", "0".into());
     let arch = architecture(node).to_owned();
+    let version = match d.kubernetes_version.as_str() {
+        "" => KUBE_VERSION,
+        version => version,
+    };
     let info = json!({
         "architecture": arch, "operatingSystem": "linux",
         "containerRuntimeVersion": format!("tripod://{}", d.engine_version),
-        "kubeletVersion": KUBE_VERSION, "kubeProxyVersion": "",
+        "kubeletVersion": version, "kubeProxyVersion": "",
         "kernelVersion": "", "osImage": "Linux", "bootID": "", "machineID": "", "systemUUID": "",
     });
     let hostname = if d.hostname.is_empty() {

@@ -52,9 +52,6 @@ pub(super) fn decide(w: &mut Work<'_>) {
             p.name().to_owned(),
         )
     });
-    if waiting.len() > BATCH {
-        w.again();
-    }
     let mut facts = Facts::new(w);
     let mut left = waiting.as_slice();
     let mut placed = 0;
@@ -67,6 +64,10 @@ pub(super) fn decide(w: &mut Work<'_>) {
         for class in classes(now) {
             placed += place_class(w, &mut facts, &class[..class.len().min(BATCH)]);
         }
+    }
+    // Pods for which there is no place do not count: they would be looked at again and again.
+    if placed >= BATCH {
+        w.again();
     }
 }
 
@@ -148,7 +149,7 @@ fn hash_value(value: &Value, hasher: &mut DefaultHasher) {
     }
 }
 
-/// Places the pods of a class as far as there is room. How many were looked at.
+/// Places the pods of a class as far as there is room. How many got a place.
 fn place_class(w: &mut Work<'_>, facts: &mut Facts, class: &[Arc<KPod>]) -> usize {
     let sample = class[0].clone();
     let asks = Asks::of(&sample);
@@ -172,7 +173,7 @@ fn place_class(w: &mut Work<'_>, facts: &mut Facts, class: &[Arc<KPod>]) -> usiz
             for pod in class {
                 pend(w, pod, &text, None);
             }
-            return class.len();
+            return 0;
         }
     };
     // Room that was made for these pods is theirs.
@@ -193,6 +194,7 @@ fn place_class(w: &mut Work<'_>, facts: &mut Facts, class: &[Arc<KPod>]) -> usiz
     let scores = score::Scores::new(facts, &asks, &fits);
     let own = siblings(w, facts, &sample);
     let mut choice = score::Choice::new(scores, facts, &asks, fits, own);
+    let mut bound = 0;
     for (done, pod) in class.iter().enumerate() {
         let found = choice.next(facts, &asks, &topology, &mut refusals);
         let Some(at) = found else {
@@ -205,13 +207,14 @@ fn place_class(w: &mut Work<'_>, facts: &mut Facts, class: &[Arc<KPod>]) -> usiz
             continue;
         }
         bind(w, pod, &node);
+        bound += 1;
         facts.take(at, &asks, 1);
         topology.take(facts, at);
         let placed = w.placed.entry(node).or_default();
         placed.1.push(pod.clone());
         choice.took(facts, &asks, at);
     }
-    class.len()
+    bound
 }
 
 /// Pods of the same owner on each node.
