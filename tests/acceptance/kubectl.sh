@@ -1,5 +1,5 @@
 #!/bin/bash
-# The Kubernetes API with the real kubectl, as far as objects go: discovery, the verbs, patches, apply, access, errors.
+# The Kubernetes API with the real kubectl: discovery, the verbs, patches, apply, access, errors, and the streams of a pod.
 . "$(dirname "$0")/lib.sh"
 cd "$LIB" || exit
 
@@ -112,9 +112,45 @@ mistakes() {
   check "a token of a list that is none" fails 'continue key is not valid' -- raw '/api/v1/pods?continue=xyz'
 }
 
+streams() {
+  step "Streams"
+  load busybox
+  cat >"$WORK/pod.yaml" <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata: { name: talk }
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: busybox:latest
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "echo begun; mkdir /www; echo served > /www/index.html; exec httpd -f -p 8080 -h /www"]
+YAML
+  check "a pod" prints 'pod/talk created' -- k apply -f "$WORK/pod.yaml"
+  soon 30 "runs" says '^talk +1/1 +Running' -- k get pod talk
+  check "its log" prints begun -- k logs talk
+  check "with times" says '^20[0-9-]+T[0-9:.]+Z begun$' -- k logs talk --timestamps
+  check "exec" prints hello -- k exec talk -- echo hello
+  check "its status" exits 7 -- k exec talk -- sh -c 'exit 7'
+  check "input" same "through" "$(echo through | k exec -i talk -- cat)"
+  check "over SPDY too" same "through" "$(echo through | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false timeout 20 kubectl exec -i talk -- cat)"
+  check "its status there" exits 7 -- env KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl exec talk -- sh -c 'exit 7'
+  check "a container that it does not have" fails 'container nope is not valid for pod talk' -- k exec talk -c nope -- true
+  local how
+  for how in true false; do
+    KUBECTL_PORT_FORWARD_WEBSOCKETS=$how timeout 30 kubectl port-forward talk 18080:8080 >"$WORK/forward" 2>&1 &
+    soon 10 "port-forward (WebSocket: $how)" eval '[ "$(get http://127.0.0.1:18080/)" = served ]'
+    kill $!; wait $! 2>/dev/null
+  done
+  check "the proxy" prints served -- raw /api/v1/namespaces/default/pods/talk:8080/proxy/
+  check "delete" says 'pod "talk" deleted' -- k delete pod talk
+}
+
 discovery
 objects
 apply
 access
 mistakes
+streams
 check "the daemon ends" daemon_down
