@@ -5,6 +5,7 @@
 //! plan has no writes until something changes or a wake comes.
 
 pub mod admit;
+mod balancer;
 mod bootstrap;
 pub mod conditions;
 pub mod cron;
@@ -106,7 +107,10 @@ fn decide(w: &mut Work<'_>, WorkKey(controller, key): &WorkKey) {
         Controller::CronJob => cron_job::decide(w, namespace, name),
         Controller::Pod => pods::decide(w, namespace, name),
         Controller::Disruption => disruption::decide(w, namespace, name),
-        Controller::Endpoints => endpoints::decide(w, namespace, name),
+        Controller::Endpoints => {
+            endpoints::decide(w, namespace, name);
+            balancer::decide(w, namespace, name);
+        }
         Controller::Mirror => mirror::decide(w, namespace, name),
         Controller::Schedule => place::decide(w),
         Controller::Events => events::expire(w),

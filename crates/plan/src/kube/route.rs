@@ -242,6 +242,10 @@ impl KubeView {
         if old.map(place) != new.map(place) {
             self.mark_only(Controller::Bootstrap);
             self.mark_only(Controller::Schedule);
+            let services: Vec<ObjKey> = self.all(kinds::SERVICES).map(|s| s.key.clone()).collect();
+            for service in services {
+                self.mark(Controller::Endpoints, service);
+            }
             let sets: Vec<ObjKey> = self.all(kinds::DAEMON_SETS).map(|s| s.key.clone()).collect();
             sets.into_iter().for_each(|s| self.mark(Controller::DaemonSet, s));
             self.bump_epoch();

@@ -192,6 +192,35 @@ fn endpoints_follow_pods() {
 }
 
 #[test]
+fn load_balancers_have_the_addresses_of_the_nodes() {
+    let mut kube = Kube::new(1);
+    let mut s = service();
+    s["spec"]["type"] = "LoadBalancer".into();
+    kube.apply("services", s);
+    kube.node("node2", |n| n.status.addr = "10.9.0.2".into());
+    kube.settle();
+    let ips = |kube: &Kube| {
+        let s = kube.value("services", "default", "web");
+        let list = s["status"]["loadBalancer"]["ingress"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        list.iter()
+            .map(|i| i["ip"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ips(&kube), ["10.9.0.1", "10.9.0.2"]);
+    kube.node("node2", |n| n.status.state = NodeState::Down);
+    kube.settle();
+    assert_eq!(ips(&kube), ["10.9.0.1"]);
+    kube.edit("services", "default", "web", |s| {
+        s["spec"]["type"] = "ClusterIP".into();
+    });
+    kube.settle();
+    assert!(ips(&kube).is_empty());
+}
+
+#[test]
 fn endpoints_of_others_are_mirrored() {
     let mut kube = Kube::new(1);
     let mut s = service();
