@@ -5,22 +5,20 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tripod_model::Time;
-use tripod_model::container::ContainerStatus;
 use tripod_model::container::HealthStatus;
 
 use super::actions::{Begun, Failure, Waits, probed};
-use super::desc::{Desc, PodDesc, Role};
+use super::desc::{Desc, Role};
 use super::place::PlaceError;
 use super::probes::{self, Kind};
-use super::resources;
 use super::status::{Ended, Run};
 use super::step::restarts;
-use super::worker::{Busy, Note, PlaceState, Worker};
-use crate::UpdateContainer;
-use crate::record::{ContainerRecord, Owner};
+use super::track::{Busy, Note, PlaceState};
+use super::worker::Worker;
+use crate::record::Owner;
 
 /// The first and the longest pause before a container is started again, in seconds.
-const PAUSES: (i64, i64) = (10, 300);
+pub(super) const PAUSES: (i64, i64) = (10, 300);
 /// A container that ran for so many seconds starts with a clean slate.
 const FORGIVEN: i64 = 600;
 /// The longest pause before a place is tried again.
@@ -71,7 +69,7 @@ impl Worker {
         }
     }
 
-    fn placed(&mut self, placed: Result<Box<super::place::Place>, PlaceError>) {
+    pub(super) fn placed(&mut self, placed: Result<Box<super::place::Place>, PlaceError>) {
         let error = match placed {
             Ok(place) => {
                 self.addresses = place.addresses.clone();
@@ -278,7 +276,7 @@ impl Worker {
     }
 
     /// A run is over: when, if ever, is the next?
-    fn ran_out(&mut self, c: &Desc, ended: Ended) {
+    pub(super) fn ran_out(&mut self, c: &Desc, ended: Ended) {
         let (desc, now) = (self.desc.clone(), self.clock.now());
         let Some(track) = self.tracks.get_mut(c.name()) else {
             return;
@@ -354,7 +352,7 @@ impl Worker {
     }
 
     /// Tells of a run's end and of its health.
-    fn follow(&self, name: &str, id: &str) {
+    pub(super) fn follow(&self, name: &str, id: &str) {
         let Ok(mut changes) = self.agent.watch_container(id) else {
             let _ = self.notify.0.send(Note::Changed(name.to_owned(), id.to_owned()));
             return;
@@ -385,7 +383,7 @@ impl Worker {
     }
 
     /// Begins the probes of a run: the others wait until it has started.
-    fn probe(&mut self, c: &Desc, id: &str) {
+    pub(super) fn probe(&mut self, c: &Desc, id: &str) {
         if let Some(track) = self.tracks.get_mut(c.name()) {
             track.probes = CancellationToken::new();
         }
@@ -442,164 +440,6 @@ impl Worker {
             })
             .await;
         });
-    }
-
-    /// Limits that changed are changed in place, or by a restart where the container's policy says so.
-    pub(super) fn resize(&mut self, before: &PodDesc) {
-        let desc = self.desc.clone();
-        let mut changed = false;
-        for c in &desc.containers {
-            let Some(old) = before.get(c.name()) else { continue };
-            if old.container.resources == c.container.resources {
-                continue;
-            }
-            changed = true;
-            let Some(track) = self.tracks.get(c.name()) else {
-                continue;
-            };
-            if !matches!(track.known.run, Run::Running { .. }) || track.busy.is_some() {
-                continue;
-            }
-            let list = |d: &Desc, name: &str| {
-                let r = d.container.resources.clone().unwrap_or_default();
-                (
-                    r.limits.and_then(|l| l.get(name).cloned()),
-                    r.requests.and_then(|l| l.get(name).cloned()),
-                )
-            };
-            let restart = c.container.resize_policy.iter().flatten().any(|p| {
-                p.restart_policy == "RestartContainer"
-                    && list(c, &p.resource_name) != list(old, &p.resource_name)
-            });
-            if restart {
-                self.stop(c.name(), Some("resize requires restart"));
-                continue;
-            }
-            let (agent, id, notify) = (self.agent.clone(), track.known.id.clone(), self.notify.clone());
-            let (desc, name) = (desc.clone(), c.name().to_owned());
-            tokio::spawn(async move {
-                let Some(c) = desc.get(&name) else { return };
-                let Ok(record) = agent.container(&id) else { return };
-                let resources = super::translate::resized(&desc, c, &record.spec.resources);
-                let update = UpdateContainer {
-                    resources: Some(resources),
-                    restart: None,
-                };
-                if let Err(e) = agent.update_container(&id, update).await {
-                    notify.warn(c, "ResizeError", &format!("resize failed: {}", e.message));
-                }
-            });
-        }
-        if changed {
-            let agent = self.agent.clone();
-            tokio::spawn(async move {
-                let limits = resources::pod_limits(&desc);
-                if let Err(e) = agent.runtime().group(&resources::cgroup(&desc), &limits).await {
-                    tracing::warn!("the limits of pod {} stay: {e}", desc.key());
-                }
-            });
-        }
-    }
-
-    /// Takes over what a former daemon, or a former session of this one, left of the pod.
-    pub(super) async fn recover(&mut self) {
-        let desc = self.desc.clone();
-        let mut here = false;
-        for c in &desc.containers {
-            let mut runs: Vec<Arc<ContainerRecord>> = self
-                .agent
-                .containers()
-                .into_iter()
-                .filter(|r| {
-                    matches!(&r.owner, Owner::Pod { uid, container, .. }
-                        if uid == desc.uid() && container == c.name())
-                })
-                .collect();
-            runs.sort_by_key(|r| r.owner.attempt());
-            // Made and never started: as if it were not.
-            if let Some(last) = runs
-                .last()
-                .filter(|r| r.run == 0 && r.state.status == ContainerStatus::Created)
-            {
-                self.agent.remove_run(last).await;
-                runs.pop();
-            }
-            here |= !runs.is_empty();
-            let Some(newest) = runs.pop() else { continue };
-            let before = match runs.pop() {
-                Some(r) => Some(self.agent.ended(c, &r).await),
-                None => None,
-            };
-            self.recover_run(c, &newest, before).await;
-        }
-        if !here {
-            return;
-        }
-        // Its network may have gone with the machine: then it is made anew, and the containers with it.
-        let uid = desc.uid();
-        if self.agent.place_of(uid).is_none() {
-            return;
-        }
-        match self.agent.settle_place(&desc, &self.inputs).await {
-            Ok(place) => self.placed(Ok(Box::new(place))),
-            Err(error) => self.placed(Err(error)),
-        }
-        for c in &desc.containers {
-            let running = self
-                .tracks
-                .get(c.name())
-                .filter(|t| matches!(t.known.run, Run::Running { .. }));
-            if let Some(id) = running.map(|t| t.known.id.clone()) {
-                self.follow(c.name(), &id);
-                self.probe(c, &id);
-            }
-        }
-    }
-
-    async fn recover_run(&mut self, c: &Desc, newest: &ContainerRecord, before: Option<Ended>) {
-        let desc = self.desc.clone();
-        let told = desc.pod.status.rest.get(match c.role {
-            Role::Init | Role::Sidecar => "initContainerStatuses",
-            Role::Regular => "containerStatuses",
-            Role::Ephemeral => "ephemeralContainerStatuses",
-        });
-        let told = told
-            .and_then(|t| t.as_array())
-            .into_iter()
-            .flatten()
-            .find(|s| s["name"] == c.name());
-        let flag = |key: &str| told.and_then(|t| t.get(key)?.as_bool()).unwrap_or(false);
-        let image = told
-            .and_then(|t| t.get("imageID")?.as_str())
-            .unwrap_or_default()
-            .to_owned();
-        let attempt = newest.owner.attempt();
-        let track = self.tracks.entry(c.name().to_owned()).or_default();
-        track.attempt = attempt + 1;
-        track.known.restarts = attempt;
-        track.known.id.clone_from(&newest.id);
-        track.known.image_id = if image.is_empty() {
-            newest.spec.image_id.clone()
-        } else {
-            image
-        };
-        track.known.last = before;
-        track.pause = if attempt == 0 { 0 } else { PAUSES.0 };
-        if newest.is_running() {
-            track.known.run = Run::Running {
-                at: newest.state.started_at.unwrap_or_else(Time::now),
-            };
-            track.known.started = c.container.startup_probe.is_none() || flag("started");
-            track.known.ready = c.container.readiness_probe.is_none() && track.known.started || flag("ready");
-            track.known.health = newest
-                .state
-                .health
-                .as_ref()
-                .map_or(HealthStatus::None, |h| h.status);
-        } else {
-            let ended = self.agent.ended(c, newest).await;
-            self.ran_out(c, ended);
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::{mpsc, watch};
 use tripod_model::Time;
 use tripod_model::container::HealthStatus;
 use tripod_model::k8s_openapi::api::core::v1::PodStatus;
@@ -10,6 +11,7 @@ use tripod_model::swarm::TaskState;
 
 use super::desc::{PodDesc, Role};
 use super::status::{Known, Run};
+use crate::pods::Wish;
 
 /// The report; `status` is complete.
 pub(super) fn report(desc: &PodDesc, status: PodStatus, known: &BTreeMap<String, Known>) -> PodReport {
@@ -42,5 +44,34 @@ pub(super) fn report(desc: &PodDesc, status: PodStatus, known: &BTreeMap<String,
             .collect(),
         kube: Some(Box::new(status)),
         ..PodReport::default()
+    }
+}
+
+/// A pod that cannot be read fails, and goes when it is told to.
+pub(super) async fn refuse(
+    reports: &mpsc::UnboundedSender<PodReport>,
+    wish: &Wish,
+    why: &str,
+    mut wishes: watch::Receiver<Wish>,
+) {
+    let report = |gone: bool| PodReport {
+        pod: format!("{}/{}", wish.pod.metadata.namespace, wish.pod.metadata.name),
+        uid: wish.pod.metadata.uid.clone(),
+        state: TaskState::Failed,
+        error: why.to_owned(),
+        kube: Some(Box::new(PodStatus {
+            phase: Some("Failed".into()),
+            reason: Some("InvalidSpec".into()),
+            message: Some(why.to_owned()),
+            ..PodStatus::default()
+        })),
+        gone,
+        ..PodReport::default()
+    };
+    let _ = reports.send(report(false));
+    let leaves = |w: &Wish| w.gone || w.pod.metadata.deletion_timestamp.is_some();
+    if wishes.wait_for(leaves).await.is_ok() {
+        let _ = reports.send(report(true));
+        let _ = wishes.wait_for(|w| w.gone).await;
     }
 }

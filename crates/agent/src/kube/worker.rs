@@ -11,99 +11,18 @@ use tripod_model::Time;
 use tripod_model::k8s_openapi::api::core::v1::PodStatus;
 use tripod_model::session::{PodEvent, PodReport};
 
-use super::actions::{Begun, Failure, Notifier, StartOrder};
+use super::actions::{Notifier, StartOrder};
 use super::desc::PodDesc;
 use super::env::Addresses;
 use super::inputs::Inputs;
-use super::place::{Place, PlaceError};
-use super::probes::Kind;
 use super::status::{self, Facts, Known, Verdict};
 use super::step::{self, Action, Plan, Seen};
+use super::track::{Busy, Clock, Ending, Note, PlaceState, Track};
 use crate::Agent;
 use crate::pods::Wish;
 
 /// How long a worker whose session is over waits for what it began.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What tasks tell the worker.
-pub(super) enum Note {
-    Event(PodEvent),
-    Placed(Result<Box<Place>, PlaceError>),
-    Left,
-    Begun(String, Result<Begun, Failure>),
-    /// The handler after the start is done; false: it failed.
-    Hooked(String, String, bool),
-    /// The run of that identifier changed: it ended, or its health did.
-    Changed(String, String),
-    Stopped(String),
-    Probed {
-        name: String,
-        id: String,
-        kind: Kind,
-        ok: bool,
-        verdict: Option<bool>,
-        message: String,
-    },
-    /// It has been told that its image cannot be pulled: now it waits.
-    Backing(String),
-}
-
-/// What is being done to a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Busy {
-    Starting,
-    Stopping,
-}
-
-/// A container as the worker knows it.
-#[derive(Default)]
-pub(super) struct Track {
-    pub known: Known,
-    pub busy: Option<Busy>,
-    pub not_before: Option<Time>,
-    /// Seconds of the pause before the next start but one; 0 is none.
-    pub pause: i64,
-    /// Seconds of the pause before the next pull.
-    pub image_pause: i64,
-    /// Number of the next run.
-    pub attempt: u32,
-    /// Cancels the probes of the run.
-    pub probes: CancellationToken,
-    /// Seconds of grace of a probe that ended it.
-    pub grace: Option<i64>,
-}
-
-/// The pod's place, and what is known of it.
-pub(super) enum PlaceState {
-    None,
-    /// Failed; tried again then, and the pause after that.
-    Waiting(Time, Duration),
-    Busy(Duration),
-    Ready(Arc<Place>),
-}
-
-/// Since when, and until when, it ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ending {
-    pub until: Instant,
-    /// Seconds of grace that `until` follows from.
-    pub grace: i64,
-}
-
-/// The time by a clock that nobody sets while the worker lives.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock(Instant, Time);
-
-impl Clock {
-    fn start() -> Self {
-        Self(Instant::now(), Time::now())
-    }
-
-    pub(super) fn now(&self) -> Time {
-        let elapsed = jiff::SignedDuration::try_from(self.0.elapsed()).unwrap_or_default();
-        self.1.saturating_add(elapsed).unwrap_or(Time::MAX)
-    }
-}
 
 /// A pod's worker.
 pub(super) struct Worker {
@@ -180,42 +99,13 @@ pub(crate) fn spawn(
                 worker.run().await;
                 worker.finish().await;
             }
-            Err(e) => refuse(&reports, &wish, &e.message, wishes).await,
+            Err(e) => super::report::refuse(&reports, &wish, &e.message, wishes).await,
         }
         if let Some((name, uid)) = key.split_once(' ') {
             agent.forget_pod(name, uid);
         }
         let _ = ended.send(key);
     });
-}
-
-/// A pod that cannot be read fails, and goes when it is told to.
-async fn refuse(
-    reports: &mpsc::UnboundedSender<PodReport>,
-    wish: &Wish,
-    why: &str,
-    mut wishes: watch::Receiver<Wish>,
-) {
-    let report = |gone: bool| PodReport {
-        pod: format!("{}/{}", wish.pod.metadata.namespace, wish.pod.metadata.name),
-        uid: wish.pod.metadata.uid.clone(),
-        state: tripod_model::swarm::TaskState::Failed,
-        error: why.to_owned(),
-        kube: Some(Box::new(PodStatus {
-            phase: Some("Failed".into()),
-            reason: Some("InvalidSpec".into()),
-            message: Some(why.to_owned()),
-            ..PodStatus::default()
-        })),
-        gone,
-        ..PodReport::default()
-    };
-    let _ = reports.send(report(false));
-    let leaves = |w: &Wish| w.gone || w.pod.metadata.deletion_timestamp.is_some();
-    if wishes.wait_for(leaves).await.is_ok() {
-        let _ = reports.send(report(true));
-        let _ = wishes.wait_for(|w| w.gone).await;
-    }
 }
 
 impl Worker {
@@ -389,11 +279,21 @@ impl Worker {
             match action {
                 Action::Settle => self.settle(),
                 Action::Leave => self.leave(),
+                // The first one makes the namespace of processes that the others join.
+                Action::Start(_) if self.awaits_first() => {}
                 Action::Start(name) => self.start(&name),
                 Action::Stop(name) => self.stop(&name, None),
             }
         }
         plan
+    }
+
+    /// Whether the container that makes the shared namespace of processes is being started.
+    fn awaits_first(&self) -> bool {
+        let runs = |t: &Track| matches!(t.known.run, status::Run::Running { .. });
+        self.desc.spec.share_process_namespace.unwrap_or(false)
+            && !self.tracks.values().any(runs)
+            && self.tracks.values().any(|t| t.busy == Some(Busy::Starting))
     }
 
     fn settle(&mut self) {
