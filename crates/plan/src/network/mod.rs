@@ -74,6 +74,9 @@ pub fn pods_on(view: &View, node: &str) -> Option<NetworkSpec> {
 
 /// The address at which a node's tunnels end.
 pub fn data_path(node: &tripod_model::node::Node) -> Option<IpAddr> {
-    let address: IpAddr = node.status.addr.parse().ok()?;
+    let address = match node.status.data_path_addr {
+        Some(address) => address,
+        None => node.status.addr.parse().ok()?,
+    };
     (!address.is_unspecified() && !address.is_loopback()).then_some(address)
 }
