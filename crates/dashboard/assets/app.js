@@ -89,12 +89,13 @@ async function refresh() {
 function follow() {
   const kinds = document.getElementById("live")?.dataset.live;
   if (!kinds) return;
-  let source;
+  let source, opened = false;
   const open = () => {
     source?.close();
     source = new EventSource(`${base}/live?kinds=${encodeURIComponent(kinds)}`);
     source.addEventListener("change", refresh);
-    source.addEventListener("open", () => { if (status.textContent) refresh(); });
+    // What happened while there was no connection is not told again.
+    source.addEventListener("open", () => { if (opened) refresh(); opened = true; });
     source.addEventListener("error", () => {
       if (source.readyState !== EventSource.CLOSED) status.textContent = status.dataset.lost;
       else setTimeout(() => { refresh(); open(); }, 3000);

@@ -289,9 +289,10 @@ export function open(panel) {
   view.setAttribute("aria-multiline", "true");
   view.setAttribute("aria-label", document.title);
   panel.replaceChildren(view);
-  const probe = span("0".repeat(100), PLAIN, false);
-  view.append(probe);
-  const box = probe.getBoundingClientRect(), cell = { w: box.width / 100 || 8, h: box.height || 17 };
+  const probe = span("0".repeat(100), PLAIN, false), line = document.createElement("div");
+  line.append(probe);
+  view.append(line);
+  const cell = { w: probe.getBoundingClientRect().width / 100 || 8, h: line.getBoundingClientRect().height || 17 };
   const size = () => [Math.max(5, Math.floor((view.clientHeight - 20) / cell.h)), Math.max(20, Math.floor((view.clientWidth - 22) / cell.w))];
   const screen = new Screen(...size());
   view.replaceChildren();

@@ -10,7 +10,7 @@ use http::{Response as HttpResponse, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use tripod_edge::{BoxError, Response};
-use tripod_engine::Manager;
+use tripod_engine::{Engine, Manager, Membership};
 use tripod_store::WatchFilter;
 
 use crate::call::Call;
@@ -55,6 +55,21 @@ pub(crate) fn follow(manager: &Arc<Manager>, call: &Call) -> Response {
         }
     });
     events(changes)
+}
+
+/// Where there is no cluster to follow: tells when the daemon's standing changes.
+pub(crate) fn standing(engine: &Engine) -> Response {
+    use futures::StreamExt as _;
+    let mut standing = engine.watch_membership();
+    let change = stream::once(async move {
+        // An error says that the daemon ends; the script tries again then.
+        let before = *standing.borrow_and_update();
+        let _ = standing
+            .wait_for(|now| *now != before && *now != Membership::Pending)
+            .await;
+        told(0)
+    });
+    events(stream::iter([": hello\n\n".to_owned()]).chain(change))
 }
 
 fn told(revision: u64) -> String {

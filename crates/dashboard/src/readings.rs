@@ -14,10 +14,14 @@ use crate::view::Graph;
 
 /// Readings are this far apart: use has no events to wait for.
 const EVERY: Duration = Duration::from_secs(5);
+/// The second reading follows the first so soon, as use is what lies between two.
+const SOON: Duration = Duration::from_secs(1);
 /// They end when nobody has looked for this long.
 const LINGER: Duration = Duration::from_secs(600);
 /// Readings that are kept of each node: ten minutes.
 const KEPT: usize = 120;
+/// A line of fewer readings does not fill its box.
+const FEWEST: usize = 24;
 /// A page waits this long at most for the first reading.
 const FIRST: Duration = Duration::from_millis(150);
 /// A node that does not answer in this time has no reading.
@@ -88,7 +92,8 @@ impl Readings {
             };
             self.round(&manager).await;
             drop(manager);
-            tokio::time::sleep(EVERY).await;
+            let first = *self.rounds.borrow() == 1;
+            tokio::time::sleep(if first { SOON } else { EVERY }).await;
         }
     }
 
@@ -112,11 +117,13 @@ impl Readings {
             .retain(|name, _| found.iter().any(|(n, _)| n == name));
         for (name, stats) in found {
             let before = state.latest.get(&name);
-            let sample = sample(before, &stats);
-            let samples = state.samples.entry(name.clone()).or_default();
-            samples.push_back(sample);
-            if samples.len() > KEPT {
-                samples.pop_front();
+            if before.is_some() || stats.node.nano_cores > 0 {
+                let sample = sample(before, &stats);
+                let samples = state.samples.entry(name.clone()).or_default();
+                samples.push_back(sample);
+                if samples.len() > KEPT {
+                    samples.pop_front();
+                }
             }
             state.latest.insert(name, stats);
         }
@@ -187,7 +194,7 @@ fn sample(before: Option<&NodeStats>, now: &NodeStats) -> Sample {
 
 /// A line over the readings, the latest at the right; `top` is the value at the upper edge.
 pub(crate) fn graph(label: &str, value: String, values: &[f64], top: f64) -> Graph {
-    let step = 300.0 / (KEPT - 1) as f64;
+    let step = 300.0 / (values.len().clamp(FEWEST, KEPT) - 1) as f64;
     let first = 300.0 - step * values.len().saturating_sub(1) as f64;
     let top = if top > 0.0 { top } else { 1.0 };
     let point = |(i, v): (usize, &f64)| {
@@ -214,7 +221,7 @@ mod tests {
     #[test]
     fn lines_end_at_the_right_and_stay_in_the_box() {
         let graph = graph("CPU", "1".into(), &[0.0, 1.0, 9.0], 2.0);
-        assert_eq!(graph.points, "295.0,58.0 297.5,30.0 300.0,2.0");
+        assert_eq!(graph.points, "273.9,58.0 287.0,30.0 300.0,2.0");
         assert!(graph.area.ends_with(" 300,60"));
     }
 

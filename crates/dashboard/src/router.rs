@@ -116,6 +116,7 @@ pub(crate) fn context(inner: &Inner, call: &Call, visitor: &str, manager: Option
 async fn get(inner: &Arc<Inner>, call: &Call, visitor: &str) -> Response {
     let manager = match inner.engine.manager() {
         Ok(manager) => manager,
+        Err(_) if call.path == ["live"] => return live::standing(&inner.engine),
         Err(_) => return without_manager(inner, call, visitor),
     };
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
@@ -308,6 +309,7 @@ fn without_manager(inner: &Inner, call: &Call, visitor: &str) -> Response {
     let page = Page {
         title: ctx.t("Overview").to_owned(),
         sections: vec![Section::Notice(Tone::Calm, title.to_owned(), text)],
+        live: "*".to_owned(),
         ..Page::default()
     };
     show(&ctx, call, StatusCode::OK, &page)

@@ -134,6 +134,7 @@ pub(crate) const WORDS: &[(&str, &str)] = &[
     ("Ready", "就绪"),
     ("Ready, closed", "就绪，停止调度"),
     ("Reason", "原因"),
+    ("Received", "接收"),
     (
         "Replace all pods by new ones, as a rollout?",
         "以滚动方式用新的容器组替换全部？",
