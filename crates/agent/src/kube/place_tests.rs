@@ -1,3 +1,5 @@
+//! Tests of where the parts of a pod are placed.
+
 use serde_json::{Value, json};
 use tripod_model::session::NodeSettings;
 

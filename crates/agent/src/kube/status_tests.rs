@@ -1,3 +1,5 @@
+//! Tests of the status of pods.
+
 use serde_json::{Value, json};
 
 use super::super::desc::tests::pod;

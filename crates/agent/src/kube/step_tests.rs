@@ -1,3 +1,5 @@
+//! Tests of what is done next for a pod.
+
 use serde_json::{Value, json};
 
 use super::super::desc::tests::pod;
