@@ -13,8 +13,8 @@ use crate::Time;
 
 /// Identifier and name of the pods' network.
 pub const POD_NETWORK: &str = "pods";
-/// VXLAN identifier of the pods' network; Swarm's overlays begin at 4097.
-pub const POD_VNI: u32 = 4096;
+/// VXLAN identifier of the pods' network; the routing mesh has 4096, other overlays those above.
+pub const POD_VNI: u32 = 4095;
 /// The UDP port of VXLAN, unless the cluster was made with another.
 pub const VXLAN_PORT: u16 = 4789;
 /// Default range of pod addresses.
