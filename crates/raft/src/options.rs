@@ -39,7 +39,7 @@ impl Default for Options {
             segment_bytes: 4 << 20,
             history: HistoryLimits::default(),
             heartbeat: Duration::from_millis(250),
-            election: (Duration::from_millis(1000), Duration::from_millis(2000)),
+            election: (Duration::from_millis(800), Duration::from_millis(1500)),
             transport: Arc::new(NoTransport),
         }
     }
