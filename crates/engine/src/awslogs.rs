@@ -188,6 +188,11 @@ mod tests {
         };
         assert_eq!(events(&record("hello\n")), [(1_234, "hello".to_owned())]);
         assert!(events(&record("\n")).is_empty());
-        assert_eq!(events(&record(&"é".repeat(EVENT))).len(), 3);
+        // A piece never ends inside a character.
+        let long = format!("a{}", "é".repeat(EVENT));
+        let pieces = events(&record(&long));
+        assert_eq!(pieces.len(), 3);
+        let joined: String = pieces.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(joined, long);
     }
 }

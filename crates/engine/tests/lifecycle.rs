@@ -346,10 +346,14 @@ async fn nodes_change_but_the_last_manager_stays() {
     spec.role = NodeRole::Manager;
     spec.availability = Availability::Drain;
     spec.labels.insert("zone".into(), "a".into());
-    c.manager
-        .node_update("host_1", node.metadata.revision(), spec)
-        .await
-        .unwrap();
+    // The controllers write to the node as well: who is overtaken looks again, as the docker client's user does.
+    loop {
+        let revision = c.manager.node("host_1").unwrap().metadata.revision();
+        match c.manager.node_update("host_1", revision, spec.clone()).await {
+            Err(e) if e.kind == ErrorKind::OutOfSequence => {}
+            done => break drop(done.unwrap()),
+        }
+    }
     let found = c
         .manager
         .nodes(&Filters::from_iter([("node.label", "zone=a")]))

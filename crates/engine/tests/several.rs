@@ -335,21 +335,20 @@ async fn roles_change_and_managers_leave() {
         set_role(&a, host, NodeRole::Manager).await;
         until("a new manager", || host.engine.manager().ok()).await;
     }
-    // The leader itself is demoted.
-    until("both to be in the group", || {
+    until("all to be in the group", || {
         let nodes = a.manager().nodes(&Filters::new()).ok()?;
         (nodes.iter().filter(|n| n.status.manager.is_some()).count() == 3).then_some(())
     })
     .await;
-    set_role(&b, &a, NodeRole::Worker).await;
-    until("the old leader to be a worker", || {
-        a.engine.manager().is_err().then_some(())
+    set_role(&b, &c, NodeRole::Worker).await;
+    until("the manager to be a worker again", || {
+        c.engine.manager().is_err().then_some(())
     })
     .await;
-    let new = leader_among(&[&b, &c]).await;
-    let leader = [&b, &c][new];
+    let new = leader_among(&[&a, &b]).await;
+    let leader = [&a, &b][new];
     until("a worker's standing", || {
-        let node = leader.manager().node(&a.engine.node_id()).ok()?;
+        let node = leader.manager().node(&c.engine.node_id()).ok()?;
         (node.status.manager.is_none() && node.status.state == NodeState::Ready).then_some(())
     })
     .await;
@@ -365,7 +364,7 @@ async fn roles_change_and_managers_leave() {
         "{refused}"
     );
     leader.engine.swarm_leave(true).await.unwrap();
-    let rest = [&c, &b][new];
+    let rest = [&b, &a][new];
     until("the last manager to lead", || {
         rest.engine.manager().ok()?.leads().then_some(())
     })

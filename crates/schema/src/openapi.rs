@@ -235,7 +235,7 @@ fn add_kind(kind: &Kind, schemas: &mut Map<String, Value>, prefix: &str) {
             }),
         );
     }
-    if !kind.is_stored() {
+    if !kind.can("list") {
         return;
     }
     schemas.insert(
