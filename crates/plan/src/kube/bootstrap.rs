@@ -6,6 +6,7 @@ use super::kinds::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, PRIORITY_CLASSES, SER
 use super::nodes;
 use super::storage::PROVISIONER;
 use super::work::Work;
+use crate::network::Ranges;
 
 const SPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// Port of the API on managers.
@@ -59,6 +60,33 @@ pub(super) fn decide(w: &mut Work<'_>) {
         w.create(STORAGE_CLASSES, class);
     }
     api_service(w);
+    dns_service(w);
+}
+
+/// The service `kube-dns`: it only names the address at which every node answers for the cluster's DNS, and has no
+/// endpoints.
+fn dns_service(w: &mut Work<'_>) {
+    if w.k.get(SERVICES, "kube-system", "kube-dns").is_some() {
+        return;
+    }
+    let address = Ranges::of(w.view).dns().to_string();
+    let labels = json!({
+        "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+    });
+    let service = json!({
+        "metadata": { "name": "kube-dns", "namespace": "kube-system", "labels": labels },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
+            "ports": [
+                { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
+                { "name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53 },
+            ],
+        },
+        "status": { "loadBalancer": {} },
+    });
+    w.create(SERVICES, service);
 }
 
 /// The service `kubernetes`, which leads to the managers.

@@ -35,7 +35,7 @@ pub(super) fn run(cluster: &Cluster, name: Option<&str>, words: &[String], user:
         .env("LOGNAME", user)
         .env("HOME", "/root")
         .env("PS1", format!("{user}@\\h:\\w$ "))
-        .current_dir("/");
+        .current_dir("/root");
     let code = init::enter(first.as_raw_nonzero().get(), &mut command)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
