@@ -54,6 +54,14 @@ pub struct NodeSwarmSpec {
     pub role: NodeRole,
     /// Active, pause, drain.
     pub availability: Availability,
+    /// Revision that the node had when these wishes were last changed: who saw a later one saw them, whatever the
+    /// controllers have written to the node since.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub changed_after: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Manager or worker.

@@ -13,6 +13,11 @@ mod render;
 
 pub use kernel::{KernelNet, Options};
 
+/// Where tasks of ECS ask for metadata and credentials, and the port of that address to which it is led: port 80 itself is
+/// left to those who publish it on all addresses.
+pub const TASK_ENDPOINT: (std::net::Ipv4Addr, u16, u16) =
+    (std::net::Ipv4Addr::new(169, 254, 170, 2), 80, 51679);
+
 /// Has this machine answer at an address of its own loopback device, until it is told otherwise.
 ///
 /// # Errors

@@ -36,6 +36,7 @@ pub(super) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply 
                     other => return Err(Error::invalid(format_args!("invalid Role: \"{other}\"")).into()),
                 },
                 availability: availability(&body.availability)?,
+                ..NodeSwarmSpec::default()
             };
             manager.node_update(&node_id, version, spec).await?;
             reply::status(http::StatusCode::OK)

@@ -54,12 +54,12 @@ impl Manager {
     /// Changes what the user wants of a node. Its identifier stays.
     ///
     /// # Errors
-    /// [`tripod_model::ErrorKind::OutOfSequence`] unless the node is at `version`;
+    /// [`tripod_model::ErrorKind::OutOfSequence`] when its wishes have changed since `version`;
     /// [`tripod_model::ErrorKind::Invalid`] for the demotion of the last manager.
     pub async fn node_update(&self, id: &str, version: u64, spec: NodeSwarmSpec) -> Result<Node> {
         let state = self.db().snapshot();
         let mut node = find_node(&state, id)?;
-        if node.metadata.revision() != version {
+        if version <= node.spec.swarm.changed_after || version > node.metadata.revision() {
             return Err(Error::out_of_sequence("update out of sequence"));
         }
         if node.spec.swarm.role == NodeRole::Manager && spec.role == NodeRole::Worker {
@@ -67,6 +67,7 @@ impl Manager {
         }
         node.spec.swarm = NodeSwarmSpec {
             node_id: node.spec.swarm.node_id.clone(),
+            changed_after: node.metadata.revision(),
             ..spec
         };
         node.metadata.generation += 1;

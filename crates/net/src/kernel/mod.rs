@@ -20,12 +20,13 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tripod_model::network::PortProtocol;
 use tripod_model::network::fabric::Fabric;
 use tripod_model::{Error, Result};
 
 use crate::netlink::{Socket, nft, route};
 use crate::outer::Outer;
-use crate::render::{host, policies};
+use crate::render::{address_port_key, host, policies, target};
 use crate::{dns, ns};
 use frontends::Frontends;
 use networks::Network;
@@ -104,6 +105,11 @@ impl KernelNet {
         let route = route::open().map_err(failed("cannot open a routing socket"))?;
         let socket = nft::open().map_err(failed("cannot open a netfilter socket"))?;
         let table = Table::open(socket, host::skeleton()).map_err(failed("cannot set up nftables"))?;
+        let (address, port, led_to) = crate::TASK_ENDPOINT;
+        let key = address_port_key(address, PortProtocol::Tcp, port);
+        table
+            .publish(vec![(host::PUBLISHED_AT, key, target(address, led_to))])
+            .map_err(failed("cannot set up nftables"))?;
         ns::sysctl("ipv4/ip_forward", "1").map_err(failed("cannot enable IP forwarding"))?;
         // Either this or the interface's own setting is enough for a redirect to be sent; a redirect would lead
         // connections around the translation.

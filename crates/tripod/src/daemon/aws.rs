@@ -83,7 +83,10 @@ pub(crate) fn print(root: &Path) -> Result<()> {
 }
 
 /// The address at which tasks ask for their metadata and credentials.
-const TASK_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 170, 2)), 80);
+const TASK_ENDPOINT: SocketAddr = SocketAddr::new(
+    IpAddr::V4(tripod_net::TASK_ENDPOINT.0),
+    tripod_net::TASK_ENDPOINT.2,
+);
 
 /// Leads the tasks of this node to a manager's AWS door, while the node is in a cluster.
 pub(super) fn spawn_task_endpoint(engine: &Engine, stop: CancellationToken) -> JoinHandle<()> {

@@ -95,6 +95,19 @@ fn open(args: &ClusterArgs) -> Result<Cluster> {
     Cluster::open(Tool::Tripod, &args.name)
 }
 
+/// The cluster of that name or, when a node is named that it does not have, the one that has it.
+fn with_node(args: &ClusterArgs, node: Option<&str>) -> Result<Cluster> {
+    let named = open(args);
+    let Some(node) = node else { return named };
+    let has = |c: &Cluster| c.record.nodes.iter().any(|n| n.name == node);
+    if named.as_ref().is_ok_and(has) {
+        return named;
+    }
+    let others = paths::list(Tool::Tripod)?;
+    let mut found = others.iter().filter_map(|n| Cluster::open(Tool::Tripod, n).ok());
+    found.find(has).map_or(named, Ok)
+}
+
 /// Stops a cluster's containers and its daemons.
 pub(crate) fn stop(args: &ClusterArgs) -> Result<()> {
     match open(args)?.stop()? {
@@ -240,7 +253,8 @@ pub(crate) fn ip(args: &ClusterArgs, node: Option<&str>) -> Result<()> {
 
 /// A shell or a command on a node.
 pub(crate) fn ssh(args: &SshArgs) -> Result<ExitCode> {
-    super::ssh::run(&open(&args.cluster)?, args.node.as_deref(), &args.command, "root")
+    let node = args.node.as_deref();
+    super::ssh::run(&with_node(&args.cluster, node)?, node, &args.command, "root")
 }
 
 /// Prints where a service answers.
