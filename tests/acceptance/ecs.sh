@@ -75,7 +75,7 @@ services() {
   check "two tasks run all the while" json '.runningCount == 2' -- service
   check "it is deleted" json '.service.status == "DRAINING"' -- ecs delete-service --cluster c --service web --force
   soon 60 "its tasks end" json '.taskArns == []' -- ecs list-tasks --cluster c
-  soon 30 "so does the cluster" json '.cluster.status == "INACTIVE"' -- ecs delete-cluster --cluster c
+  soon 90 "so does the cluster" json '.cluster.status == "INACTIVE"' -- ecs delete-cluster --cluster c
 }
 
 begin
