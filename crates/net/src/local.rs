@@ -4,7 +4,6 @@
 //! What is made here outlives the program that makes it: namespaces are kept by bind mounts, and the bridge and its
 //! table are found again by their names.
 
-use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -198,12 +197,4 @@ impl LocalNet {
         };
         remove().map_err(failed("cannot remove the cluster's network"))
     }
-}
-
-/// Runs `work` on this thread in the network namespace kept at `keep`. It must not await.
-///
-/// # Errors
-/// No namespace there, or what `work` says.
-pub fn within<T>(keep: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    ns::within(&File::open(keep)?, work)
 }

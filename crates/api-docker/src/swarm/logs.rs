@@ -1,15 +1,17 @@
-//! Logs of services and tasks: the lines of their containers on this node, merged as they come.
+//! Logs of services and tasks: the lines of their containers, on whichever node, merged as they come.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream::SelectAll;
+use futures::stream::{BoxStream, SelectAll};
 use tokio::sync::mpsc;
-use tripod_agent::ports::LogQuery;
+use tripod_agent::ports::{LogLine, LogQuery, OutputStream};
 use tripod_engine::{Filters, Manager, Task};
 use tripod_model::Result;
+use tripod_model::door::{ContainerTarget, LogRecord, LogRequest};
+use tripod_model::pod::Pod;
 
 use crate::Docker;
 use crate::call::Call;
@@ -75,7 +77,7 @@ struct Reader {
     known: HashSet<String>,
 }
 
-type Lines = SelectAll<futures::stream::BoxStream<'static, Bytes>>;
+type Lines = SelectAll<BoxStream<'static, Bytes>>;
 
 impl Reader {
     /// The logs of tasks that have a container now and had none before.
@@ -86,8 +88,8 @@ impl Reader {
             if container.is_empty() || !self.known.insert(container.clone()) {
                 continue;
             }
-            // A container of another node, or removed already, has no log here.
-            if let Ok(log) = self.docker.agent().logs(&container, self.query.clone()).await {
+            // A container that is removed already, or whose node cannot be reached, has no log to show.
+            if let Ok(log) = self.open(&task, &container).await {
                 let details = self.query.details.then(|| details(&task));
                 let format = self.format;
                 lines.push(Box::pin(log.filter_map(move |line| {
@@ -100,6 +102,18 @@ impl Reader {
             }
         }
         Ok(lines)
+    }
+
+    /// A container's log: from this node's own agent, which knows containers that have ended too, else by the door of
+    /// the node that runs the task.
+    async fn open(&self, task: &Task, container: &str) -> Result<BoxStream<'static, Result<LogLine>>> {
+        if let Ok(log) = self.docker.agent().logs(container, self.query.clone()).await {
+            return Ok(Box::pin(log));
+        }
+        let pod = &task.pod;
+        let door = self.manager.door(&pod.spec.node_name)?;
+        let log = door.logs(request(pod, &self.query)).await?;
+        Ok(Box::pin(log.map(|record| record.map(line))))
     }
 
     /// Goes on with tasks that appear later, until the client leaves.
@@ -132,6 +146,38 @@ impl Reader {
                 }
             }
         }
+    }
+}
+
+/// What the door of a node is asked for.
+fn request(pod: &Pod, query: &LogQuery) -> LogRequest {
+    LogRequest {
+        target: ContainerTarget {
+            namespace: pod.metadata.namespace.clone(),
+            pod: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            container: String::new(),
+        },
+        follow: query.follow,
+        previous: false,
+        since: query.since,
+        until: query.until,
+        tail: query.tail,
+        no_stdout: !query.stdout,
+        no_stderr: !query.stderr,
+        details: query.details,
+    }
+}
+
+fn line(record: LogRecord) -> LogLine {
+    LogLine {
+        stream: match record.stderr {
+            true => OutputStream::Stderr,
+            false => OutputStream::Stdout,
+        },
+        at: record.at,
+        data: record.data,
+        attrs: record.attrs,
     }
 }
 

@@ -31,10 +31,6 @@ pub(crate) struct Wish {
     pub kubernetes_version: Option<String>,
     /// See [`Record`].
     pub feature_gates: std::collections::BTreeMap<String, bool>,
-    /// See [`Record`].
-    pub pod_subnet: Option<String>,
-    /// See [`Record`].
-    pub service_subnet: Option<String>,
     /// Port of 127.0.0.1 for the Kubernetes API: `Some(0)` takes a free one.
     pub api_port: Option<u16>,
 }
@@ -125,8 +121,6 @@ impl Cluster {
             nodes,
             kubernetes_version: wish.kubernetes_version,
             feature_gates: wish.feature_gates,
-            pod_subnet: wish.pod_subnet,
-            service_subnet: wish.service_subnet,
             api_port,
             paused: false,
         };

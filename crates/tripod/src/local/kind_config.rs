@@ -136,8 +136,6 @@ pub(super) fn parse(text: &str) -> Result<Parsed> {
         wish: Wish {
             nodes,
             feature_gates: config.feature_gates,
-            pod_subnet: config.networking.pod_subnet,
-            service_subnet: config.networking.service_subnet,
             api_port: config.networking.api_server_port,
             kubernetes_version: None,
         },
@@ -169,6 +167,9 @@ fn check_networking(networking: &Networking, warnings: &mut Vec<String>) -> Resu
     }
     if networking.kube_proxy_mode.is_some() {
         warnings.push("networking.kubeProxyMode has no effect: services are part of tripod".into());
+    }
+    if networking.pod_subnet.is_some() || networking.service_subnet.is_some() {
+        warnings.push("networking.podSubnet and serviceSubnet have no effect: the ranges are 10.244.0.0/16 and 10.96.0.0/16".into());
     }
     if networking.dns_search.is_some() {
         warnings.push("networking.dnsSearch has no effect".into());

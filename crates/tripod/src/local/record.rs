@@ -129,12 +129,6 @@ pub(crate) struct Record {
     /// Feature gates that were set.
     #[serde(default)]
     pub feature_gates: BTreeMap<String, bool>,
-    /// Pod and service ranges that were asked for.
-    #[serde(default)]
-    pub pod_subnet: Option<String>,
-    /// See above.
-    #[serde(default)]
-    pub service_subnet: Option<String>,
     /// Port of 127.0.0.1 on which the Kubernetes API answers, where clients are to use that.
     #[serde(default)]
     pub api_port: Option<u16>,
