@@ -5,6 +5,7 @@ pub mod volumes;
 
 mod cgroup;
 mod client;
+mod filter;
 mod helper;
 mod keeper;
 mod logs;

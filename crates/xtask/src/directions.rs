@@ -46,7 +46,7 @@ const ASYNC_AND_IO: &[&str] = &[
     "redb",
     "tempfile",
 ];
-const SYSCALLS: &[&str] = &["nix", "rustix", "libc", "rtnetlink", "libcontainer"];
+const SYSCALLS: &[&str] = &["nix", "rustix", "libc", "rtnetlink", "libseccomp"];
 const IMPURE: &[&str] = &[
     "tokio",
     "tokio-util",

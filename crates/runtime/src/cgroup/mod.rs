@@ -150,23 +150,6 @@ impl Cgroup {
             .collect()
     }
 
-    /// `cgroup.procs` of those that libcontainer leaves out on v1: `name=…` and the unified one.
-    pub(crate) fn extra_procs(&self) -> Vec<PathBuf> {
-        if self.mounts.is_v2() {
-            return Vec::new();
-        }
-        let named = self
-            .mounts
-            .v1
-            .iter()
-            .filter(|(n, _)| n.iter().all(|n| n.starts_with("name=")));
-        named
-            .map(|(_, m)| m.as_path())
-            .chain(self.mounts.unified.as_deref())
-            .map(|m| m.join(&self.path).join("cgroup.procs"))
-            .collect()
-    }
-
     /// The file that counts kills for lack of memory.
     pub(crate) fn oom_file(&self) -> Option<PathBuf> {
         if self.mounts.is_v2() {
@@ -356,11 +339,8 @@ mod tests {
         );
         let c = Cgroup::new(&m.into(), "/tripod", "abc").unwrap();
         assert_eq!(
-            c.extra_procs(),
-            [
-                Path::new("/sys/fs/cgroup/systemd/tripod/abc/cgroup.procs"),
-                Path::new("/sys/fs/cgroup/unified/tripod/abc/cgroup.procs")
-            ]
+            c.hierarchies().last(),
+            Some(&("memory".to_owned(), "/sys/fs/cgroup/memory/tripod/abc".into()))
         );
         let pure = Mounts::parse("1 2 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert!(pure.is_v2());

@@ -40,8 +40,12 @@ pub(crate) fn run(command: &Command, notify: RawFd) -> Failure {
             unsafe { libc::_exit(127) }
         }
     };
-    // SAFETY: the descriptor is this process's own; closing it tells the helper that the command runs.
-    unsafe { libc::close(notify) };
+    // SAFETY: the descriptors are this process's own copies, and nothing below uses any but the standard ones; closing
+    // `notify` tells the helper that the command runs.
+    unsafe {
+        libc::close(notify);
+        libc::close_range(3, libc::c_uint::MAX, 0);
+    }
     serve(child.as_raw(), &all)
 }
 

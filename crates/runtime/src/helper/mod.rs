@@ -12,7 +12,7 @@ pub(crate) mod create;
 pub(crate) mod enter;
 pub(crate) mod external;
 pub(crate) mod init;
-mod trace;
+mod process;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -13,7 +13,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol; a keeper of another version is asked to hand over before it is used.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Longest frame that is accepted.
 const MAX_FRAME: usize = 16 << 20;
 /// Most descriptors in one message (the kernel's limit is 253).
@@ -157,8 +157,10 @@ pub(crate) struct StartOrder {
     pub init: bool,
     /// Where the log goes.
     pub log: LogTarget,
-    /// `cgroup.procs` files that the process is to be put into beforehand.
+    /// `cgroup.procs` files that the first process is put into before it does anything.
     pub join: Vec<PathBuf>,
+    /// File with the system call filter.
+    pub filter: Option<PathBuf>,
     /// File that counts the processes killed for lack of memory (`oom_kill N`).
     pub oom_file: Option<PathBuf>,
     /// Watch for such kills while the container runs.
@@ -174,8 +176,8 @@ pub(crate) struct ExecOrder {
     pub exec_id: String,
     /// The OCI process, as JSON.
     pub process: serde_json::Value,
-    /// The OCI seccomp profile, as JSON.
-    pub seccomp: serde_json::Value,
+    /// File with the system call filter.
+    pub filter: Option<PathBuf>,
     /// External OCI runtime; `None` is the built-in one.
     pub oci_runtime: Option<PathBuf>,
     /// Give it a terminal.

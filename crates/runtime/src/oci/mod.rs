@@ -19,6 +19,7 @@ use tripod_model::{Error, Result};
 
 use crate::cgroup::{Cgroup, Mounts};
 use crate::client::Client;
+use crate::filter::Filters;
 use crate::keeper::wire::{LogTarget, Request};
 use crate::spec;
 
@@ -90,6 +91,7 @@ struct Shared {
     options: Options,
     mounts: Arc<Mounts>,
     host: spec::Host,
+    filters: Arc<Filters>,
     client: Arc<Client>,
     entries: Mutex<HashMap<String, Entry>>,
     /// Health checks that wait for their end.
@@ -179,6 +181,7 @@ impl OciRuntime {
             options,
             mounts,
             host,
+            filters: Arc::default(),
             client,
             entries: Mutex::default(),
             waits: Mutex::default(),

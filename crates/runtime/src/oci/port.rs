@@ -17,6 +17,7 @@ use tripod_model::{Error, Result};
 
 use super::{BUILTIN, Entry, OciRuntime, Shared, blocking, files, namespaces, notices, start, streams};
 use crate::cgroup::{Cgroup, Limits};
+use crate::filter::Filters;
 use crate::keeper::wire::{ExecOrder, Reply, Request};
 use crate::logs::reader;
 use crate::spec::{self, user};
@@ -35,9 +36,9 @@ impl Shared {
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<(Streams, i32)> {
         let entry = self.running(id)?;
         let (dir, bounding, name) = (self.dir(id), self.host.bounding, id.to_owned());
+        let filters = self.filters.clone();
         let stdin = request.stdin;
-        let order =
-            blocking(move || exec_order(&name, &dir.join("config.json"), &request, &entry, bounding)).await?;
+        let order = blocking(move || exec_order(&name, &dir, &request, &entry, (bounding, &filters))).await?;
         match self
             .client
             .call(Request::Exec(Box::new(order)), Vec::new())
@@ -71,12 +72,12 @@ impl Shared {
 
 fn exec_order(
     id: &str,
-    config: &std::path::Path,
+    dir: &std::path::Path,
     request: &ExecRequest,
     entry: &Entry,
-    bounding: spec::caps::Set,
+    (bounding, filters): (spec::caps::Set, &Filters),
 ) -> Result<ExecOrder> {
-    let config: Value = serde_json::from_slice(&std::fs::read(config)?)?;
+    let config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json"))?)?;
     let root: PathBuf = serde_json::from_value(config["root"]["path"].clone())?;
     let who = match request.user.as_str() {
         "" => None,
@@ -86,10 +87,10 @@ fn exec_order(
         id: id.to_owned(),
         exec_id: request.exec_id.clone(),
         process: spec::exec_process(&config["process"], request, who.as_ref(), bounding)?,
-        seccomp: if request.privileged {
-            Value::Null
+        filter: if request.privileged || entry.kept.oci_runtime.is_some() {
+            None
         } else {
-            config["linux"]["seccomp"].clone()
+            super::start::filter(filters, dir, &config["linux"]["seccomp"])?
         },
         oci_runtime: entry.kept.oci_runtime.clone(),
         tty: request.tty,

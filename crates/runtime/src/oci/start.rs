@@ -1,6 +1,6 @@
 //! Starting a container: everything on the host is prepared here, the keeper does the rest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use tripod_model::{Error, Result, Time};
 
 use super::{BUILTIN, Entry, Kept, Shared, blocking, files};
 use crate::cgroup::{Cgroup, Limits};
+use crate::filter::Filters;
 use crate::keeper::wire::{LogTarget, Reply, Request, StartOrder};
 use crate::spec::{self, Settled, devices, user};
 
@@ -122,6 +123,15 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
     } else {
         Limits::default()
     })?);
+    let filter = if builtin {
+        filter(
+            &shared.filters,
+            &request.dir,
+            &rendered.config["linux"]["seccomp"],
+        )?
+    } else {
+        None
+    };
     std::fs::write(
         request.dir.join("config.json"),
         serde_json::to_vec(&rendered.config)?,
@@ -150,7 +160,8 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
         owner: (settled.identity.uid, settled.identity.gid),
         init: spec.init,
         log: kept.log.clone(),
-        join: if builtin { cgroup.extra_procs() } else { Vec::new() },
+        join: if builtin { cgroup.all_procs() } else { Vec::new() },
+        filter,
         oom_file: cgroup.oom_file(),
         oom_watch: limits.memory.is_some(),
     };
@@ -160,6 +171,18 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
         cgroup,
         warnings: rendered.warnings,
     })
+}
+
+/// Writes the system call filter of a container's processes, compiled, and tells where.
+pub(super) fn filter(filters: &Filters, dir: &Path, profile: &serde_json::Value) -> Result<Option<PathBuf>> {
+    let path = dir.join(crate::filter::FILE);
+    match filters.compiled(profile)? {
+        Some(program) => {
+            std::fs::write(&path, program)?;
+            Ok(Some(path))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Program of the OCI runtime that a container asks for; `None` is the built-in one.

@@ -125,7 +125,7 @@ pub(crate) fn render(
         "ociVersion": if for_builtin { "1.2.0" } else { "1.0.2" },
         "process": process,
         "root": {"path": request.rootfs, "readonly": spec.security.read_only_rootfs},
-        "mounts": mounts::render(request, host, settled, &linux["namespaces"])?,
+        "mounts": mounts::render(request, host, settled, &linux["namespaces"], for_builtin)?,
         "annotations": spec.annotations,
         "linux": linux,
     });

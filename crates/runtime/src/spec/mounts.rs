@@ -15,6 +15,7 @@ pub(super) fn render(
     host: &Host,
     settled: &Settled,
     namespaces: &Value,
+    for_builtin: bool,
 ) -> Result<Vec<Value>> {
     let spec = &*request.spec;
     let privileged = spec.security.privileged;
@@ -46,7 +47,7 @@ pub(super) fn render(
         ),
         mount("/sys", "sysfs", "sysfs", cgroup_ro),
     ];
-    all.extend(cgroups(spec, host, settled, cgroup_ro));
+    all.extend(cgroups(spec, host, settled, cgroup_ro, for_builtin));
     let own_ipc = namespaces
         .as_array()
         .is_some_and(|n| n.iter().any(|n| n["type"] == "ipc"));
@@ -99,19 +100,25 @@ pub(super) fn render(
     Ok(all)
 }
 
-/// The container's view of its cgroups. A runtime finds them by its own process's number, which means another process
-/// (or none) in the /proc of this machine when the container joins the process namespace of another one; so there, for
-/// the hierarchies of version 1, each directory is named.
-fn cgroups(spec: &ContainerSpec, host: &Host, settled: &Settled, options: &[&str]) -> Vec<Value> {
-    let joined = matches!(spec.security.pid, NamespaceMode::Container(_));
-    if !joined || host.cgroup_v2 || settled.hierarchies.is_empty() {
+/// The container's view of its cgroups. For the hierarchies of version 1 the built-in runtime is told each directory.
+/// Others find them by their own process's number, which means another process (or none) in the /proc of this machine
+/// when the container joins the process namespace of another one: then they are told too.
+fn cgroups(
+    spec: &ContainerSpec,
+    host: &Host,
+    settled: &Settled,
+    options: &[&str],
+    for_builtin: bool,
+) -> Vec<Value> {
+    let named = for_builtin || matches!(spec.security.pid, NamespaceMode::Container(_));
+    if !named || host.cgroup_v2 || settled.hierarchies.is_empty() {
         return vec![mount("/sys/fs/cgroup", "cgroup", "cgroup", options)];
     }
     let top = mount(
         "/sys/fs/cgroup",
         "tmpfs",
         "tmpfs",
-        &["nosuid", "noexec", "nodev", "mode=755", "size=64k"],
+        &[options, &["mode=755", "size=64k"]].concat(),
     );
     let each = settled
         .hierarchies
@@ -192,7 +199,7 @@ mod tests {
             },
         ];
         let ns = json!([{"type": "ipc"}]);
-        let all = render(&r, &host(), &Settled::default(), &ns).unwrap();
+        let all = render(&r, &host(), &Settled::default(), &ns, false).unwrap();
         let shm: Vec<_> = all.iter().filter(|m| m["destination"] == "/dev/shm").collect();
         assert_eq!(shm.len(), 1);
         assert_eq!(shm[0]["options"], json!(["nosuid", "nodev", "exec", "size=1m"]));
@@ -209,9 +216,9 @@ mod tests {
             hierarchies: vec![("memory".into(), "/sys/fs/cgroup/memory/tripod/x".into())],
             ..Settled::default()
         };
-        assert_eq!(cgroups(&spec, &host(), &settled, &["ro"]).len(), 1);
+        assert_eq!(cgroups(&spec, &host(), &settled, &["ro"], false).len(), 1);
         spec.security.pid = NamespaceMode::Container("other".into());
-        let all = cgroups(&spec, &host(), &settled, &["ro"]);
+        let all = cgroups(&spec, &host(), &settled, &["ro"], false);
         assert_eq!(all[0]["type"], "tmpfs");
         assert_eq!(all[1]["destination"], "/sys/fs/cgroup/memory");
         assert_eq!(all[1]["options"], json!(["rbind", "rprivate", "ro"]));
@@ -226,7 +233,7 @@ mod tests {
                 shm: shm.map(Into::into),
                 ..Settled::default()
             };
-            let all = render(&request(spec), &host(), &settled, &json!([])).unwrap();
+            let all = render(&request(spec), &host(), &settled, &json!([]), false).unwrap();
             all.iter()
                 .find(|m| m["destination"] == "/dev/shm")
                 .map(|m| m["source"].clone())

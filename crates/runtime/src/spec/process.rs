@@ -55,7 +55,7 @@ pub(super) fn render(
     {
         process["consoleSize"] = json!({"height": height, "width": width});
     }
-    // Absent is not the same as false for libcontainer: with the field, the filter is loaded after privileges are gone.
+    // Absent is not the same as false for every runtime: with the field, some load the filter after privileges are gone.
     if spec.security.no_new_privileges {
         process["noNewPrivileges"] = json!(true);
     }
