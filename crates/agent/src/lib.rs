@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod health;
 pub mod host;
+mod images;
 mod kube;
 mod lifecycle;
 mod links;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 pub use containers::{CreateContainer, Created};
 pub use door::ProcessStreams;
 pub use events::Events;
+pub use images::ClusterImages;
 pub use lifecycle::StopOptions;
 pub use merge::{clean as clean_path, parse_port};
 pub use names::{generate as generate_name, new_id};
@@ -91,6 +93,7 @@ struct Inner {
     execs: exec::Execs,
     readings: door::Readings,
     pods: kube::PodTable,
+    fetching: images::Fetching,
     events: Events,
 }
 
@@ -108,6 +111,7 @@ impl Agent {
                 execs: exec::Execs::default(),
                 readings: door::Readings::default(),
                 pods: kube::PodTable::default(),
+                fetching: images::Fetching::default(),
                 events: Events::default(),
                 options,
                 ports,

@@ -15,6 +15,7 @@ mod door;
 mod ecs;
 mod engine;
 mod events;
+mod holders;
 mod inputs;
 mod kube;
 mod link;

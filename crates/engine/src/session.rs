@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 use tripod_model::data::{ConfigMap, Secret};
+use tripod_model::image::HeldImages;
 use tripod_model::network::fabric::{Fabric, POD_NETWORK};
 use tripod_model::network::names::ClusterNames;
 use tripod_model::network::policy::Policies;
@@ -23,6 +24,7 @@ use tripod_plan::project::project;
 use tripod_plan::view::pod_key;
 
 use crate::controller::Input;
+use crate::holders::Holders;
 use crate::link::mux::Mux;
 use crate::manager::Manager;
 use crate::swarm::{config_bytes, secret_bytes};
@@ -39,6 +41,8 @@ pub(crate) struct Sessions {
     services: Mutex<Option<(u64, Arc<ClusterServices>)>>,
     /// Grows whenever all sessions end: those of an older number are over.
     ended: watch::Sender<u64>,
+    /// The images that nodes have told of.
+    pub(crate) holders: Holders,
     /// The connections of nodes that have a session from elsewhere.
     connections: Mutex<HashMap<String, Mux>>,
 }
@@ -51,6 +55,7 @@ impl Default for Sessions {
             acknowledged: watch::Sender::new(BTreeMap::new()),
             services: Mutex::default(),
             ended: watch::Sender::new(0),
+            holders: Holders::default(),
             connections: Mutex::default(),
         }
     }
@@ -65,6 +70,7 @@ impl Sessions {
     pub(crate) fn close(&self) {
         self.ended.send_modify(|ended| *ended += 1);
         lock(&self.leases).clear();
+        self.holders.clear();
     }
 
     /// Takes a node's connection; one that it had before is ended.
@@ -179,6 +185,8 @@ impl Manager {
         let node = self.node(node_id)?;
         let node_id = node.spec.swarm.node_id.clone();
         *lock(&self.sessions.open).entry(node_id.clone()).or_default() += 1;
+        // It tells them anew.
+        self.sessions.holders.forget(&node_id);
         self.tell(Input::Presence {
             node_id: node_id.clone(),
             present: true,
@@ -316,6 +324,7 @@ impl Drop for NodeSession {
         if left == 0 {
             open.remove(&self.node_id);
             drop(open);
+            self.manager.sessions.holders.forget(&self.node_id);
             self.manager.sessions.acknowledged.send_modify(|acks| {
                 acks.remove(&self.node_id);
             });
@@ -384,6 +393,13 @@ impl Reporter {
     pub fn attach(&self, networks: BTreeSet<String>) {
         self.attached
             .send_if_modified(|known| std::mem::replace(known, networks.clone()) != networks);
+    }
+
+    /// What changed of the images that the node has; at first, all of them.
+    pub fn images(&self, change: HeldImages) {
+        if *self.ended.borrow() == self.opened_at {
+            self.manager.sessions.holders.change(&self.node_id, change);
+        }
     }
 
     /// An address for a local container (`owner`) in an attachable cluster network. Held until released or until the

@@ -107,6 +107,56 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What a node needs to know of an image to take it over from another one: content, all of it by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ImageOffer {
+    /// The image: digest of its configuration, `sha256:…`.
+    pub id: String,
+    /// Its manifest, if it came with one.
+    pub manifest: Option<Descriptor>,
+    /// Blobs of its layers, lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// An image that a node has, as the node tells it to the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HeldImage {
+    /// Digest of the configuration, `sha256:…`.
+    pub id: String,
+    /// Digest of the manifest, or empty.
+    pub manifest: String,
+    /// Names with tag or digest, in familiar form.
+    pub names: Vec<String>,
+    /// When it was last tagged there.
+    pub tagged: Option<Time>,
+}
+
+impl From<&Image> for HeldImage {
+    fn from(image: &Image) -> Self {
+        Self {
+            id: image.id.clone(),
+            manifest: image
+                .manifest
+                .as_ref()
+                .map_or_else(String::new, |m| m.digest.clone()),
+            names: image.tags.iter().chain(&image.digests).cloned().collect(),
+            tagged: image.last_tagged,
+        }
+    }
+}
+
+/// What changed of the images that a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HeldImages {
+    /// New ones, and those with other names than before.
+    pub held: Vec<HeldImage>,
+    /// Identifiers of images that are gone.
+    pub gone: Vec<String>,
+}
+
 /// Operating system and architecture.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

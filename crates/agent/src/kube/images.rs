@@ -14,6 +14,7 @@ use super::actions::{Notifier, Waits};
 use super::desc::{Desc, PodDesc};
 use super::inputs::Inputs;
 use crate::Agent;
+use crate::ports::ProgressSink;
 
 impl Agent {
     /// The image of a container.
@@ -46,10 +47,11 @@ impl Agent {
                 notify.note(c, "Pulled", &message);
                 Ok(image)
             }
-            (_, here) => self.pull(desc, c, inputs, notify, &reference, here).await,
+            (policy, here) => self.pull(desc, c, inputs, notify, &reference, policy, here).await,
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what there is to know of one pull")]
     async fn pull(
         &self,
         desc: &PodDesc,
@@ -57,46 +59,56 @@ impl Agent {
         inputs: &Inputs,
         notify: &Notifier,
         reference: &Reference,
+        policy: &str,
         here: Option<Arc<Image>>,
     ) -> Result<Arc<Image>, Waits> {
         let name = c.container.image.as_deref().unwrap_or_default();
         notify.note(c, "Pulling", &format!("Pulling image \"{name}\""));
         let begun = Instant::now();
-        // Without secrets first, if there are none; else each in turn until one is accepted.
-        let mut keys: Vec<Option<RegistryAuth>> = credentials(desc, inputs, reference);
-        keys.push(None);
-        let mut failure = None;
-        for auth in keys {
-            let (progress, _) = mpsc::unbounded_channel();
-            match self.images().pull(reference, false, None, auth, progress).await {
-                Ok(image) => {
-                    let took = begun.elapsed();
-                    let text = format!(
-                        "Successfully pulled image \"{name}\" in {took:.3?} ({took:.3?} including waiting). Image size: \
-                         {} bytes.",
-                        image.size
-                    );
-                    notify.note(c, "Pulled", &text);
-                    return Ok(image);
-                }
-                Err(e) => failure = Some(e),
+        let keys = credentials(desc, inputs, reference);
+        let pull = |progress| self.pull_with(reference, keys, progress);
+        // With `Always` the registry's word counts; what is here stands in for a silent one before what is elsewhere.
+        let pulled = match policy {
+            "Always" => {
+                let (progress, _) = mpsc::unbounded_channel();
+                pull(progress).await
             }
-        }
-        let Some(error) = failure else {
-            return Err(Waits::image("ErrImagePull", String::new()));
+            _ => self.pull_or_take_over(reference, pull).await,
         };
-        // A registry that says no is obeyed; one that says nothing is not needed where the image is here.
+        let error = match pulled {
+            Ok(image) => {
+                let took = begun.elapsed();
+                let text = format!(
+                    "Successfully pulled image \"{name}\" in {took:.3?} ({took:.3?} including waiting). Image size: {} \
+                     bytes.",
+                    image.size
+                );
+                notify.note(c, "Pulled", &text);
+                return Ok(image);
+            }
+            Err(e) => e,
+        };
+        // A registry that says no is obeyed; one that says nothing is not needed where the image is to be had.
         let silent = !matches!(
             error.kind,
             ErrorKind::NotFound | ErrorKind::Forbidden | ErrorKind::Unauthorized | ErrorKind::Invalid
         );
-        if let Some(image) = here.filter(|_| silent || reference.digest.is_some()) {
-            let text = format!(
-                "Container image \"{name}\" already present on machine; its registry does not answer: {}",
-                error.message
-            );
-            notify.note(c, "Pulled", &text);
-            return Ok(image);
+        if silent || reference.digest.is_some() {
+            let (found, place) = match here {
+                Some(image) => (Some(image), "already present on machine"),
+                None => (
+                    self.take_over(reference).await.ok().flatten(),
+                    "taken over from another node",
+                ),
+            };
+            if let Some(image) = found {
+                let text = format!(
+                    "Container image \"{name}\" {place}; its registry does not answer: {}",
+                    error.message
+                );
+                notify.note(c, "Pulled", &text);
+                return Ok(image);
+            }
         }
         let message = format!(
             "failed to pull and unpack image \"{}\": {}",
@@ -111,6 +123,24 @@ impl Agent {
         notify.warn(c, "Failed", "Error: ErrImagePull");
         Err(Waits::image("ErrImagePull", message))
     }
+
+    /// Pulls with each of the credentials until the registry accepts one, at last without any.
+    async fn pull_with(
+        &self,
+        reference: &Reference,
+        keys: Vec<RegistryAuth>,
+        progress: ProgressSink,
+    ) -> tripod_model::Result<Arc<Image>> {
+        for auth in keys {
+            let pulled = self
+                .images()
+                .pull(reference, false, None, Some(auth), progress.clone());
+            if let Ok(image) = pulled.await {
+                return Ok(image);
+            }
+        }
+        self.images().pull(reference, false, None, None, progress).await
+    }
 }
 
 /// `Always`, `IfNotPresent`, `Never`.
@@ -123,7 +153,7 @@ fn policy<'a>(c: &'a Desc, reference: &Reference) -> &'a str {
 }
 
 /// The credentials in the pod's pull secrets that are for the image's registry, the best match first.
-fn credentials(desc: &PodDesc, inputs: &Inputs, reference: &Reference) -> Vec<Option<RegistryAuth>> {
+fn credentials(desc: &PodDesc, inputs: &Inputs, reference: &Reference) -> Vec<RegistryAuth> {
     let mut found: Vec<(usize, RegistryAuth)> = Vec::new();
     for secret in desc.spec.image_pull_secrets.iter().flatten() {
         let Some(data) = inputs.secret(desc.namespace(), &secret.name) else {
@@ -146,7 +176,7 @@ fn credentials(desc: &PodDesc, inputs: &Inputs, reference: &Reference) -> Vec<Op
         }
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    found.into_iter().map(|(_, auth)| Some(auth)).collect()
+    found.into_iter().map(|(_, auth)| auth).collect()
 }
 
 /// Whether a key of a docker configuration is for an image: the length of the match.

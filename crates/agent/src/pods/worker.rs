@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tripod_model::image::{Image, RegistryAuth};
+use tripod_model::Time;
 use tripod_model::network::PortProtocol;
 use tripod_model::pod::{DesiredState, HostPort};
-use tripod_model::reference::Reference;
 use tripod_model::session::{DataItem, PodReport};
 use tripod_model::swarm::TaskState;
-use tripod_model::{Error, Result, Time};
 
 use super::Wish;
 use super::spec::{self, NodeIdentity};
@@ -363,43 +361,5 @@ impl Agent {
             .iter()
             .find(|r| matches!(&r.owner, Owner::Pod { uid: u, .. } if u == uid))
             .map(|r| r.id.clone())
-    }
-
-    /// Makes sure that an image is here: what is pinned or loaded is taken, the rest is pulled.
-    pub(crate) async fn ensure_image(
-        &self,
-        name: &str,
-        credentials: Option<RegistryAuth>,
-    ) -> Result<Arc<Image>> {
-        if let Ok(image) = self.images().get(name).await {
-            return Ok(image);
-        }
-        let reference = Reference::parse(name)?;
-        let (progress, _) = mpsc::unbounded_channel();
-        let pulled = self
-            .images()
-            .pull(&reference, false, None, credentials, progress)
-            .await;
-        match pulled {
-            Ok(image) => Ok(image),
-            Err(e) => {
-                // Pinned to a digest that no registry serves now: the tag may have been loaded.
-                let untagged = Reference {
-                    digest: None,
-                    ..reference.clone()
-                };
-                if reference.digest.is_some()
-                    && reference.tag.is_some()
-                    && let Ok(image) = self.images().get(&untagged.familiar()).await
-                {
-                    return Ok(image);
-                }
-                Err(Error::not_found(format_args!(
-                    "No such image: {}: {}",
-                    reference.familiar(),
-                    e.message
-                )))
-            }
-        }
     }
 }

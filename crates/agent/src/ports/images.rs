@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tripod_model::Result;
-use tripod_model::image::{Descriptor, Image, Platform, RegistryAuth};
+use tripod_model::image::{Descriptor, Image, ImageOffer, Platform, RegistryAuth};
 use tripod_model::reference::Reference;
 
 use super::{BoxRead, BoxStream};
@@ -101,6 +101,13 @@ pub struct ImageUsage {
 /// A change of the store: action, image id, attributes.
 pub type ImageEvent = (String, String, Vec<(String, String)>);
 
+/// Where the content of an image comes from that another node has.
+#[async_trait]
+pub trait Content: Send + Sync {
+    /// Content by its digest from a byte on: bytes in all, and the rest of them.
+    async fn open(&self, digest: &str, from: u64) -> Result<(u64, BoxRead)>;
+}
+
 /// The node's content store and snapshots. All methods may be called at the same time.
 #[async_trait]
 pub trait Images: Send + Sync {
@@ -134,6 +141,19 @@ pub trait Images: Send + Sync {
     async fn load(&self, archive: BoxRead, progress: ProgressSink) -> Result<Vec<Arc<Image>>>;
     /// Writes an archive of these names (docker-archive that also is an OCI layout).
     async fn save(&self, names: &[String]) -> Result<BoxRead>;
+    /// What another node must know to take an image over; the image by name or identifier.
+    async fn offer(&self, name: &str) -> Result<ImageOffer>;
+    /// Content of the store by its digest from a byte on: bytes in all, and the rest of them.
+    async fn content(&self, digest: &str, from: u64) -> Result<(u64, BoxRead)>;
+    /// Takes over an image that another node offers, under a name. Content is checked against its digest; what is
+    /// here is not fetched, what breaks off goes on where it was, and nothing is fetched twice at a time.
+    async fn take_over(
+        &self,
+        offer: &ImageOffer,
+        name: &Reference,
+        content: Arc<dyn Content>,
+        progress: ProgressSink,
+    ) -> Result<Arc<Image>>;
     /// Makes an image of one layer from a tar of a filesystem.
     async fn import(
         &self,

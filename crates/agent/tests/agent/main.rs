@@ -7,6 +7,7 @@
 mod support;
 
 mod exits;
+mod images;
 mod kube;
 mod lifecycle;
 mod networks;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures::StreamExt;
 use tripod_agent::ports::*;
-use tripod_model::image::{Image, ImageConfig, Platform, RegistryAuth};
+use tripod_model::image::{Image, ImageConfig, ImageOffer, Platform, RegistryAuth};
 use tripod_model::reference::Reference;
 use tripod_model::{Error, Result};
 
@@ -132,6 +132,31 @@ impl Images for FakeImages {
 
     async fn save(&self, _: &[String]) -> Result<BoxRead> {
         refused()
+    }
+
+    async fn offer(&self, _: &str) -> Result<ImageOffer> {
+        refused()
+    }
+
+    async fn content(&self, _: &str, _: u64) -> Result<(u64, BoxRead)> {
+        refused()
+    }
+
+    async fn take_over(
+        &self,
+        offer: &ImageOffer,
+        name: &Reference,
+        _: Arc<dyn Content>,
+        _: ProgressSink,
+    ) -> Result<Arc<Image>> {
+        let name = name.familiar();
+        self.script.step("images.take_over", &name).await?;
+        let image = Arc::new(Image {
+            id: offer.id.clone(),
+            ..Image::default()
+        });
+        self.lock().images.insert(name, image.clone());
+        Ok(image)
     }
 
     async fn import(

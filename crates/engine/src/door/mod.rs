@@ -21,6 +21,7 @@ use tripod_model::door::{
     AttachRequest, ExecRequest, LogRecord, LogRequest, NodeStats, PortForwardRequest, ProcessInput,
     ProcessOutput,
 };
+use tripod_model::image::ImageOffer;
 use tripod_model::{Error, Result};
 
 use crate::manager::Manager;
@@ -78,6 +79,13 @@ pub trait NodeDoor: Send + Sync {
 
     /// A reading of the node and of everything that runs on it. Taken when asked for, at most a second old.
     async fn stats(&self) -> Result<NodeStats>;
+
+    /// What is needed to take over an image (by name or identifier) from this node.
+    async fn image(&self, name: &str) -> Result<ImageOffer> {
+        Err(Error::not_implemented(format_args!(
+            "image {name} cannot be had from this node"
+        )))
+    }
 
     /// Content of the image store by its digest, from a byte on.
     async fn blob(&self, digest: &str, from: u64) -> Result<Blob> {

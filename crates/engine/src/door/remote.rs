@@ -11,6 +11,7 @@ use tripod_model::door::{
     AttachRequest, ExecRequest, LogRecord, LogRequest, NodeStats, PortForwardRequest, ProcessInput,
     ProcessOutput,
 };
+use tripod_model::image::ImageOffer;
 use tripod_model::{Error, Result};
 
 use super::wire::{self, Question, Reply};
@@ -142,6 +143,13 @@ impl NodeDoor for RemoteDoor {
     async fn stats(&self) -> Result<NodeStats> {
         match self.ask(Question::Stats).await?.1 {
             Reply::Stats(stats) => Ok(*stats),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn image(&self, name: &str) -> Result<ImageOffer> {
+        match self.ask(Question::Image(name.to_owned())).await?.1 {
+            Reply::Image(offer) => Ok(*offer),
             _ => Err(mismatch()),
         }
     }

@@ -1,7 +1,5 @@
 //! This node's door, for those who ask over the network.
 
-use std::sync::Arc;
-
 use futures::StreamExt as _;
 use tokio::io::{AsyncWriteExt as _, ReadHalf};
 use tokio::sync::mpsc;
@@ -9,7 +7,7 @@ use tripod_model::door::ProcessInput;
 use tripod_model::{Error, Result};
 
 use super::wire::{self, Question, Reply, broken};
-use super::{NodeDoor, Process};
+use super::{Blob, Process};
 use crate::engine::Engine;
 use crate::link::frame;
 use crate::link::message::Purpose;
@@ -67,7 +65,12 @@ async fn answer(engine: &Engine, question: Question, mut stream: Stream) -> Resu
             frame::send(&mut stream, &stats).await.map_err(broken)?;
             stream.shutdown().await.map_err(broken)
         }
-        Question::Blob { digest, from } => blob(door, &digest, from, stream).await,
+        Question::Image(name) => {
+            let offer = door.image(&name).await.map(|offer| Reply::Image(Box::new(offer)));
+            frame::send(&mut stream, &offer).await.map_err(broken)?;
+            stream.shutdown().await.map_err(broken)
+        }
+        Question::Blob { digest, from } => blob(door.blob(&digest, from).await, stream).await,
     }
 }
 
@@ -82,8 +85,18 @@ async fn refuse(stream: &mut Stream, error: Error) -> Result<()> {
     stream.shutdown().await.map_err(broken)
 }
 
-async fn blob(door: Arc<dyn NodeDoor>, digest: &str, from: u64, mut stream: Stream) -> Result<()> {
-    match door.blob(digest, from).await {
+/// The answer to a question for content: bytes in all.
+pub(crate) async fn expect_blob(stream: &mut Stream) -> Result<u64> {
+    let reply: Result<Reply> = frame::receive(stream, frame::MAX).await.map_err(broken)?;
+    match reply? {
+        Reply::Blob(size) => Ok(size),
+        _ => Err(Error::internal("an answer to another question")),
+    }
+}
+
+/// Sends content.
+pub(crate) async fn blob(found: Result<Blob>, mut stream: Stream) -> Result<()> {
+    match found {
         Ok(mut blob) => {
             reply(&mut stream, Reply::Blob(blob.size)).await?;
             tokio::io::copy(&mut blob.data, &mut stream)

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tripod_model::door::{AttachRequest, ExecRequest, LogRequest, NodeStats, PortForwardRequest};
+use tripod_model::image::ImageOffer;
 use tripod_model::{Error, Result};
 
 use crate::link::frame;
@@ -17,6 +18,7 @@ pub(crate) enum Question {
     Attach(AttachRequest),
     PortForward(PortForwardRequest),
     Stats,
+    Image(String),
     Blob { digest: String, from: u64 },
 }
 
@@ -26,6 +28,7 @@ pub(crate) enum Reply {
     /// Messages, or bytes.
     Open,
     Stats(Box<NodeStats>),
+    Image(Box<ImageOffer>),
     /// So many bytes in all.
     Blob(u64),
 }

@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// Where managers are, the leader first if it is known.
-    fn manager_addresses(&self) -> Vec<String> {
+    pub(crate) fn manager_addresses(&self) -> Vec<String> {
         let manager = self.manager().ok();
         let leader = manager.as_ref().and_then(|m| m.leader_address());
         let known = manager.map_or_else(Vec::new, |m| m.common.borrow().managers.clone());
@@ -116,12 +116,7 @@ impl Engine {
     /// Asks the leader, by way of any manager.
     pub(crate) async fn call_leader(&self, call: Call) -> Result<Answer> {
         if self.manager().is_ok_and(|m| m.leads()) {
-            let asker = Asker {
-                node_id: self.node_id(),
-                role: tripod_model::node::NodeRole::Manager,
-                address: std::net::Ipv4Addr::LOCALHOST.into(),
-            };
-            return Box::pin(self.answer(asker, call)).await;
+            return Box::pin(self.answer(self.own_asker(), call)).await;
         }
         let mut last = no_leader();
         for address in self.manager_addresses() {
@@ -132,6 +127,15 @@ impl Engine {
             }
         }
         Err(last)
+    }
+
+    /// This node, a manager, as it asks itself.
+    pub(crate) fn own_asker(&self) -> Asker {
+        Asker {
+            node_id: self.node_id(),
+            role: tripod_model::node::NodeRole::Manager,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        }
     }
 
     /// A network of the cluster, by name or identifier, from any node.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use tripod_model::image::{HeldImages, ImageOffer};
 use tripod_model::network::NetworkSpec;
 use tripod_model::node::{Availability, NodeDescription, NodeRole};
 use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
@@ -26,8 +27,22 @@ pub(crate) enum Purpose {
         /// Swarm identifier.
         node_id: String,
     },
+    /// Content of an image that another node has.
+    Content(Box<Wanted>),
     /// A request to this node itself: see [`crate::door`].
     Door,
+}
+
+/// Which content is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    /// Who asks: looked at only where a manager passes the question on.
+    pub(crate) asker: Option<Asker>,
+    /// Identifier of the image that it is part of.
+    pub(crate) image: String,
+    pub(crate) digest: String,
+    /// The first byte that is wanted.
+    pub(crate) from: u64,
 }
 
 /// Questions between nodes.
@@ -49,6 +64,11 @@ pub(crate) enum Call {
     /// A cluster network by name or identifier, for a local container.
     Network {
         /// The word.
+        reference: String,
+    },
+    /// What is needed to take over an image that another node has.
+    Image {
+        /// Its name.
         reference: String,
     },
     /// A question that another manager passes on to the leader, with who asked it.
@@ -100,6 +120,7 @@ pub(crate) enum Answer {
     Joined(Box<Joined>),
     Certificate(Issued),
     Network(Option<Box<NetworkSpec>>),
+    Image(Option<Box<ImageOffer>>),
 }
 
 /// What a new node is told.
@@ -192,6 +213,8 @@ pub(crate) enum FromNode {
     Reports(Vec<PodReport>),
     Acknowledge(u64),
     Attach(BTreeSet<String>),
+    /// What changed of the images that the node has.
+    Images(Box<HeldImages>),
     Lease {
         id: u64,
         owner: String,

@@ -54,6 +54,9 @@ pub(crate) async fn attend(engine: Engine, caller: Caller, mut stream: Stream) {
         Purpose::Relay { node_id } if caller.asker().role == NodeRole::Manager => {
             crate::door::serve::relay(&engine, &node_id, stream).await;
         }
+        Purpose::Content(wanted) if caller.holder.is_some() => {
+            engine.serve_content(caller.asker(), *wanted, stream).await;
+        }
         purpose => tracing::debug!(?purpose, from = %caller.address, "refused"),
     }
 }
@@ -96,12 +99,16 @@ impl Engine {
                 Err(e) if e.kind == ErrorKind::NotFound => Ok(Answer::Network(None)),
                 Err(e) => Err(e),
             },
+            Call::Image { reference } => {
+                let found = manager.find_image(&asker, &reference).await?;
+                Ok(Answer::Image(found.map(Box::new)))
+            }
             Call::Root | Call::Forwarded { .. } => Err(denied()),
         }
     }
 }
 
-fn denied() -> Error {
+pub(crate) fn denied() -> Error {
     Error::forbidden("rpc error: code = PermissionDenied desc = Permission denied: unauthorized peer")
 }
 

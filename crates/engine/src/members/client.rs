@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use tripod_model::image::HeldImages;
 use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
 use tripod_model::{Error, Result};
 
@@ -69,6 +70,11 @@ impl LeaderSession for Local {
 
     async fn token(&self, request: TokenRequest) -> Result<Token> {
         self.reporter.token(request).await
+    }
+
+    fn images(&self, change: HeldImages) -> Result<()> {
+        self.reporter.images(change);
+        Ok(())
     }
 
     fn release(&self, owner: &str) {
@@ -286,6 +292,12 @@ impl LeaderSession for Remote {
             .send(FromNode::Token { id, request })
             .map_err(|_| over())?;
         answer.await.map_err(|_| over())?
+    }
+
+    fn images(&self, change: HeldImages) -> Result<()> {
+        self.out
+            .send(FromNode::Images(Box::new(change)))
+            .map_err(|_| over())
     }
 
     fn release(&self, owner: &str) {

@@ -174,6 +174,7 @@ fn take(reporter: &Reporter, message: FromNode, answers: &mpsc::Sender<ToNode>) 
         FromNode::Alive | FromNode::Describe(_) => {}
         FromNode::Reports(reports) => reporter.report(reports)?,
         FromNode::Acknowledge(revision) => reporter.acknowledge(revision),
+        FromNode::Images(change) => reporter.images(*change),
         FromNode::Attach(networks) => reporter.attach(networks),
         FromNode::Release { owner } => reporter.release(&owner),
         FromNode::Lease {

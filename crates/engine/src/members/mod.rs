@@ -9,10 +9,11 @@ mod tend;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-pub(crate) use answers::{attend, no_leader};
+pub(crate) use answers::{attend, denied, no_leader};
 use async_trait::async_trait;
 use ipnet::IpNet;
 use tripod_model::Result;
+use tripod_model::image::HeldImages;
 use tripod_model::node::{Node, NodeRole};
 use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
 
@@ -50,6 +51,11 @@ pub trait LeaderSession: Send + Sync + 'static {
     /// # Errors
     /// [`tripod_model::ErrorKind::Forbidden`] when the pod is not the node's, or what the issuer says.
     async fn token(&self, request: TokenRequest) -> Result<Token>;
+    /// What changed of the images that the node has; at first, all of them.
+    ///
+    /// # Errors
+    /// As [`LeaderSession::next`].
+    fn images(&self, change: HeldImages) -> Result<()>;
     /// Gives the addresses of a local container back.
     fn release(&self, owner: &str);
 }

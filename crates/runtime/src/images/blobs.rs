@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tripod_model::{Error, Result};
 
@@ -176,6 +176,24 @@ impl Leases {
     pub(crate) fn with<T>(&self, f: impl FnOnce(&dyn Fn(&str) -> bool) -> T) -> T {
         let held = self.held.lock().expect("leases");
         f(&|digest| held.contains_key(digest))
+    }
+}
+
+/// One at a time, by digest.
+#[derive(Debug, Default)]
+pub(crate) struct Gates(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Gates {
+    /// The gate of a digest: who holds its lock is the one.
+    pub(crate) fn gate(&self, digest: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = self.0.lock().expect("gates");
+        if let Some(gate) = gates.get(digest).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Arc::default();
+        gates.insert(digest.to_owned(), Arc::downgrade(&gate));
+        gate
     }
 }
 

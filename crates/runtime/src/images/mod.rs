@@ -18,6 +18,7 @@ mod media;
 mod names;
 pub(crate) mod overlay;
 mod port;
+mod receive;
 mod registry;
 mod save;
 pub(crate) mod size;

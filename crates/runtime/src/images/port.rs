@@ -8,15 +8,15 @@ use futures::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::io::SyncIoBridge;
 use tripod_agent::ports::{
-    BoxRead, BoxStream, Change, ConfigChanges, Distribution, ImageUsage, Images, PathStat, ProgressSink,
-    Removed, Rootfs,
+    BoxRead, BoxStream, Change, ConfigChanges, Content, Distribution, ImageUsage, Images, PathStat,
+    ProgressSink, Removed, Rootfs,
 };
-use tripod_model::image::{Image, ImageConfig, Platform, RegistryAuth};
+use tripod_model::image::{Image, ImageConfig, ImageOffer, Platform, RegistryAuth};
 use tripod_model::reference::Reference;
 use tripod_model::{Result, Time};
 
 use super::registry::{self, Repository};
-use super::{ImageStore, changes, files, instructions, load, make, names, save, users};
+use super::{ImageStore, changes, files, instructions, load, make, names, receive, save, users};
 
 #[async_trait]
 impl Images for ImageStore {
@@ -67,6 +67,24 @@ impl Images for ImageStore {
 
     async fn save(&self, names: &[String]) -> Result<BoxRead> {
         save::save(&self.store, names)
+    }
+
+    async fn offer(&self, name: &str) -> Result<ImageOffer> {
+        receive::offer(&self.store, name)
+    }
+
+    async fn content(&self, digest: &str, from: u64) -> Result<(u64, BoxRead)> {
+        receive::content(&self.store, digest, from).await
+    }
+
+    async fn take_over(
+        &self,
+        offer: &ImageOffer,
+        name: &Reference,
+        content: Arc<dyn Content>,
+        progress: ProgressSink,
+    ) -> Result<Arc<Image>> {
+        receive::take_over(&self.store, offer, name, content, &progress).await
     }
 
     async fn import(

@@ -12,7 +12,7 @@ use tripod_model::image::{Descriptor, Image};
 use tripod_model::reference::Reference;
 use tripod_model::{Error, Result, Time};
 
-use super::blobs::{self, Lease, Leases, Paths, TempTree};
+use super::blobs::{self, Gates, Lease, Leases, Paths, TempTree};
 use super::digest::{self, HashRead, Hasher};
 use super::index::{self, Index, Layer, Record};
 use super::snapshot::Snapshots;
@@ -31,6 +31,8 @@ pub(crate) struct Store {
     pub(crate) leases: Arc<Leases>,
     /// One unpacks a layer, others who need it wait.
     unpacking: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// One downloads a blob, others who need it wait.
+    pub(crate) fetching: Gates,
     pub(crate) snapshots: Snapshots,
     pub(crate) events: broadcast::Sender<Event>,
 }
@@ -76,6 +78,7 @@ impl Store {
             writer: Mutex::default(),
             leases: Arc::default(),
             unpacking: Mutex::default(),
+            fetching: Gates::default(),
             snapshots,
             events: broadcast::channel(256).0,
         };

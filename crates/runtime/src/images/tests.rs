@@ -434,3 +434,137 @@ async fn import_and_prune() {
     assert_eq!(e.kind, ErrorKind::Invalid, "{e}");
     f.assert_empty();
 }
+
+/// What another store holds, as a connection that breaks now and then, or lies.
+struct Peer {
+    store: ImageStore,
+    /// Each stream ends after so many bytes.
+    breaks_after: u64,
+    tampers: bool,
+    opened: std::sync::Mutex<Vec<(String, u64)>>,
+}
+
+#[async_trait::async_trait]
+impl tripod_agent::ports::Content for Peer {
+    async fn open(&self, digest: &str, from: u64) -> Result<(u64, tripod_agent::ports::BoxRead)> {
+        self.opened.lock().unwrap().push((digest.to_owned(), from));
+        let (size, data) = self.store.content(digest, from).await?;
+        if !self.tampers {
+            return Ok((size, Box::new(data.take(self.breaks_after))));
+        }
+        let mut bytes = Vec::new();
+        data.take(u64::MAX).read_to_end(&mut bytes).await?;
+        bytes.iter_mut().for_each(|b| *b ^= 1);
+        Ok((size, Box::new(Cursor::new(bytes))))
+    }
+}
+
+fn peer(f: &Fixture, breaks_after: u64, tampers: bool) -> Arc<Peer> {
+    Arc::new(Peer {
+        store: f.store.clone(),
+        breaks_after,
+        tampers,
+        opened: std::sync::Mutex::default(),
+    })
+}
+
+fn silent() -> mpsc::UnboundedSender<Progress> {
+    mpsc::unbounded_channel().0
+}
+
+#[tokio::test]
+async fn images_are_taken_over_from_other_stores() {
+    let (from, to) = (fixture(), fixture());
+    let loaded = from.load(saved("demo:1", &[base_layer()])).await.unwrap();
+    let offer = from.store.offer("demo:1").await.unwrap();
+    assert_eq!(offer.id, loaded[0].id);
+    // Broken off again and again: goes on where it was.
+    let source = peer(&from, 1000, false);
+    let name = Reference::parse("demo:1").unwrap();
+    let image = to
+        .store
+        .take_over(&offer, &name, source.clone(), silent())
+        .await
+        .unwrap();
+    assert_eq!(
+        (&image.id, &image.tags),
+        (&loaded[0].id, &vec!["demo:1".to_owned()])
+    );
+    assert!(
+        to.root
+            .join("layers")
+            .join(&image.diff_ids[0][7..])
+            .join("etc/passwd")
+            .exists()
+    );
+    let layer = &offer.layers[0].digest;
+    let starts: Vec<u64> = source
+        .opened
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(d, _)| d == layer)
+        .map(|(_, at)| *at)
+        .collect();
+    assert!(
+        starts.len() > 1 && starts.windows(2).all(|w| w[1] == w[0] + 1000),
+        "{starts:?}"
+    );
+    // Once more, under another name: all of it is here.
+    let other = Reference::parse("other").unwrap();
+    let before = source.opened.lock().unwrap().len();
+    to.store
+        .take_over(&offer, &other, source.clone(), silent())
+        .await
+        .unwrap();
+    assert_eq!(source.opened.lock().unwrap().len(), before);
+    assert!(to.store.get("other:latest").await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_not_what_its_digest_says_is_refused_and_leaves_nothing() {
+    let (from, to) = (fixture(), fixture());
+    from.load(saved("demo:1", &[base_layer()])).await.unwrap();
+    let offer = from.store.offer("demo:1").await.unwrap();
+    let name = Reference::parse("demo:1").unwrap();
+    let fails = async |offer: &tripod_model::image::ImageOffer, tampers: bool| {
+        let taken = to
+            .store
+            .take_over(offer, &name, peer(&from, u64::MAX, tampers), silent());
+        let error = taken.await.unwrap_err();
+        to.assert_empty();
+        error
+    };
+    fails(&offer, true).await;
+    let mut fewer = offer.clone();
+    fewer.layers.clear();
+    assert_eq!(fails(&fewer, false).await.kind, ErrorKind::Invalid);
+    let mut longer = offer.clone();
+    longer.layers[0].size += 1;
+    assert_eq!(fails(&longer, false).await.kind, ErrorKind::Invalid);
+    let mut path = offer.clone();
+    path.id = "sha256:../../etc/passwd".into();
+    assert_eq!(fails(&path, false).await.kind, ErrorKind::Invalid);
+    assert!(from.store.content("sha256:../index.json", 0).await.is_err());
+    assert_eq!(
+        from.store.content(&offer.id, 1 << 30).await.err().unwrap().kind,
+        ErrorKind::Invalid
+    );
+}
+
+#[tokio::test]
+async fn content_is_fetched_once_at_a_time() {
+    let (from, to) = (fixture(), fixture());
+    from.load(saved("demo:1", &[base_layer()])).await.unwrap();
+    let offer = from.store.offer("demo:1").await.unwrap();
+    let source = peer(&from, u64::MAX, false);
+    let names: Vec<_> = (0..4)
+        .map(|i| Reference::parse(&format!("demo:{i}")).unwrap())
+        .collect();
+    let all = names
+        .iter()
+        .map(|name| to.store.take_over(&offer, name, source.clone(), silent()));
+    futures::future::try_join_all(all).await.unwrap();
+    let opened = source.opened.lock().unwrap();
+    assert_eq!(opened.len(), 2, "configuration and layer: {opened:?}");
+}

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tripod_agent::{Agent, ProcessStreams};
-use tripod_engine::{ByteStream, NodeDoor, Process};
+use tripod_engine::{Blob, ByteStream, NodeDoor, Process};
 use tripod_model::Result;
 use tripod_model::door::{AttachRequest, ExecRequest, LogRecord, LogRequest, NodeStats, PortForwardRequest};
+use tripod_model::image::ImageOffer;
 
 /// Leads to the agent.
 pub(super) struct LocalDoor(Agent);
@@ -37,6 +38,18 @@ impl NodeDoor for LocalDoor {
     async fn port_forward(&self, request: PortForwardRequest) -> Result<Box<dyn ByteStream>> {
         let stream = self.0.pod_connect(request).await?;
         Ok(Box::new(stream))
+    }
+
+    async fn image(&self, name: &str) -> Result<ImageOffer> {
+        self.0.images().offer(name).await
+    }
+
+    async fn blob(&self, digest: &str, from: u64) -> Result<Blob> {
+        let (size, data) = self.0.images().content(digest, from).await?;
+        Ok(Blob {
+            size,
+            data: Box::pin(data),
+        })
     }
 
     async fn stats(&self) -> Result<NodeStats> {

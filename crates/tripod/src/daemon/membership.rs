@@ -10,9 +10,12 @@ use ipnet::IpNet;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tripod_agent::pods::{NodeIdentity, Session};
-use tripod_agent::{Agent, ClusterNetworks, Owner};
+use tripod_agent::ports::BoxRead;
+use tripod_agent::{Agent, ClusterImages, ClusterNetworks, Owner};
 use tripod_engine::{Engine, LeaderSession, Membership};
+use tripod_model::image::ImageOffer;
 use tripod_model::network::NetworkSpec;
+use tripod_model::reference::Reference;
 use tripod_model::session::{Assignment, PodReport, Token, TokenRequest};
 use tripod_model::{Error, Result};
 
@@ -122,6 +125,24 @@ impl ClusterNetworks for Leases {
     }
 }
 
+/// Images of other nodes, found and fetched by way of the managers.
+struct Peers(Engine);
+
+#[async_trait]
+impl ClusterImages for Peers {
+    async fn find(&self, name: &Reference) -> Result<Option<ImageOffer>> {
+        match self.0.membership() {
+            Membership::Active => self.0.find_image(&name.familiar()).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn content(&self, image: &str, digest: &str, from: u64) -> Result<(u64, BoxRead)> {
+        let blob = self.0.image_content(image, digest, from).await?;
+        Ok((blob.size, Box::new(blob.data)))
+    }
+}
+
 /// Follows the daemon's standing until `stop` is cancelled.
 pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> JoinHandle<()> {
     let (agent, engine) = (agent.clone(), engine.clone());
@@ -133,6 +154,7 @@ pub(super) fn spawn(agent: &Agent, engine: &Engine, stop: CancellationToken) -> 
         held: Mutex::default(),
     });
     agent.set_cluster_networks(leases.clone());
+    agent.set_cluster_images(Arc::new(Peers(engine.clone())));
     tokio::spawn(async move {
         let mut standing = engine.watch_membership();
         loop {
@@ -189,8 +211,20 @@ async fn take_part(agent: Agent, engine: Engine, leases: Arc<Leases>, over: Canc
             Ok(session) => {
                 pause = PAUSE.0;
                 leases.begin(&agent, session.clone()).await;
+                let told = session.clone();
+                let telling = agent.tell_images(move |change| told.images(change));
                 let session = Arc::new(NodeSession(session));
-                match agent.run_session(identity.clone(), session, over.clone()).await {
+                let running = agent.run_session(identity.clone(), session, over.clone());
+                // The cluster hears of images as long as the session lasts.
+                let telling = async {
+                    telling.await;
+                    std::future::pending().await
+                };
+                let ended = tokio::select! {
+                    ended = running => ended,
+                    () = telling => Ok(()),
+                };
+                match ended {
                     Ok(()) => return,
                     Err(e) => tracing::warn!("the session with the manager ended, another follows: {e}"),
                 }

@@ -47,7 +47,8 @@ impl Attempts {
     }
 }
 
-enum Step {
+/// What a download tells who writes it down.
+pub(crate) enum Step {
     Data(Bytes),
     /// The registry does not go on in the middle: from the beginning.
     Again,
@@ -338,7 +339,7 @@ fn starts_at(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Writes and digests what arrives, on a thread of its own. Gives the digest.
-fn write_down(file: File, hasher: &Hasher, mut steps: mpsc::Receiver<Step>) -> Result<String> {
+pub(crate) fn write_down(file: File, hasher: &Hasher, mut steps: mpsc::Receiver<Step>) -> Result<String> {
     let mut out = HashWrite::new(file, hasher.clone());
     while let Some(step) = steps.blocking_recv() {
         match step {

@@ -16,6 +16,7 @@ use tripod_model::image::{Descriptor, Platform, RegistryAuth};
 use tripod_model::reference::Reference;
 use tripod_model::{Error, Result};
 
+pub(crate) use blob::{Step, write_down};
 pub(crate) use http::Http;
 pub use http::RegistryOptions;
 pub(crate) use pull::pull;

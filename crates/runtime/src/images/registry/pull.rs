@@ -235,6 +235,8 @@ async fn layer(
 ) -> Result<()> {
     let id = short(&blob.digest);
     let total = u64::try_from(blob.size).unwrap_or(0);
+    let gate = store.fetching.gate(&blob.digest);
+    let one = gate.lock().await;
     if store.paths.blob(&blob.digest).exists() {
         tell(progress, &id, "Already exists", 0, 0);
     } else {
@@ -251,6 +253,7 @@ async fn layer(
         ingest.commit(&store.paths, &blob.digest)?;
         tell(progress, &id, "Extracting", total, total);
     }
+    drop(one);
     let (store, diff_id, blob) = (Arc::clone(store), diff_id.to_owned(), blob.clone());
     let unpacked = tokio::task::spawn_blocking(move || store.ensure_layer(&diff_id, &blob));
     unpacked
