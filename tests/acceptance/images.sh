@@ -1,7 +1,7 @@
 #!/bin/bash
 # Images of a cluster: what is loaded on one node runs on all of them, without any registry.
 . "$(dirname "$0")/lib.sh"
-. "$LIB/hosts.sh"
+. "$LIB/_hosts.sh"
 trap '[ "$FAILED" -eq 0 ] || node_logs; finish' EXIT
 
 replicas() { on 1 docker service ls --filter name="$1" --format '{{.Replicas}}'; }

@@ -150,7 +150,7 @@ impl Agent {
                 }
             }
             // The pull is at its end, and tells how that was.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let pulled = tokio::select! {
             biased;

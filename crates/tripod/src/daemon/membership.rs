@@ -218,7 +218,7 @@ async fn take_part(agent: Agent, engine: Engine, leases: Arc<Leases>, over: Canc
                 // The cluster hears of images as long as the session lasts.
                 let telling = async {
                     telling.await;
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 };
                 let ended = tokio::select! {
                     ended = running => ended,

@@ -1,4 +1,4 @@
-# Hosts of the acceptance scripts of clusters, which begin with: . "$(dirname "$0")/lib.sh" and . "$LIB/hosts.sh"
+# Hosts of the acceptance scripts of clusters, which begin with: . "$(dirname "$0")/lib.sh" and . "$LIB/_hosts.sh"
 #
 # A host is a machine with network, mounts, processes, host name and cgroups of its own, on a switch that the script's
 # machine is plugged into as 192.0.3.254. Its files are below $WORK/hN, its engine's socket is $WORK/hN.sock.
