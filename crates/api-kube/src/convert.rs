@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tripod_schema::Kind;
 
+use crate::autoscaler;
+
 /// Whether stored bytes of this kind are served as they are.
 pub(crate) fn is_plain(kind: &Kind) -> bool {
     !matches!(
@@ -25,7 +27,7 @@ pub(crate) fn outward(kind: &Kind, stored: &Value) -> Value {
             }
         }
         ("events.k8s.io", ..) => value = to_new_event(value),
-        ("autoscaling", "v1", _) => to_old_autoscaler(&mut value),
+        ("autoscaling", "v1", _) => autoscaler::to_old(&mut value),
         _ => {}
     }
     value
@@ -35,7 +37,7 @@ pub(crate) fn outward(kind: &Kind, stored: &Value) -> Value {
 pub(crate) fn inward(kind: &Kind, value: Value) -> Value {
     match kind.group {
         "events.k8s.io" => to_core_event(value),
-        "autoscaling" if kind.version == "v1" => to_new_autoscaler(value),
+        "autoscaling" if kind.version == "v1" => autoscaler::to_new(value),
         _ => value,
     }
 }
@@ -84,48 +86,6 @@ fn to_new_event(value: Value) -> Value {
 
 fn to_core_event(value: Value) -> Value {
     renamed(value, "v1", EVENT_NAMES.into_iter().map(|(old, new)| (new, old)))
-}
-
-/// autoscaling/v2 as v1 shows it: the target of the processor is a field of its own.
-fn to_old_autoscaler(value: &mut Value) {
-    value["apiVersion"] = "autoscaling/v1".into();
-    let of_cpu = |list: Option<Value>, path: &str| {
-        let list = list.as_ref().and_then(Value::as_array)?;
-        let cpu = list
-            .iter()
-            .find(|m| m.pointer("/resource/name").is_some_and(|n| n == "cpu"))?;
-        cpu.pointer(path).cloned()
-    };
-    if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) {
-        if let Some(percent) = of_cpu(spec.remove("metrics"), "/resource/target/averageUtilization") {
-            spec.insert("targetCPUUtilizationPercentage".into(), percent);
-        }
-        spec.remove("behavior");
-    }
-    if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
-        if let Some(percent) = of_cpu(
-            status.remove("currentMetrics"),
-            "/resource/current/averageUtilization",
-        ) {
-            status.insert("currentCPUUtilizationPercentage".into(), percent);
-        }
-        status.remove("conditions");
-    }
-}
-
-fn to_new_autoscaler(mut value: Value) -> Value {
-    value["apiVersion"] = "autoscaling/v2".into();
-    if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut)
-        && let Some(percent) = spec.remove("targetCPUUtilizationPercentage")
-    {
-        let target = serde_json::json!({"type": "Utilization", "averageUtilization": percent});
-        let metric = serde_json::json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
-        spec.insert("metrics".into(), vec![metric].into());
-    }
-    if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
-        status.remove("currentCPUUtilizationPercentage");
-    }
-    value
 }
 
 #[cfg(test)]

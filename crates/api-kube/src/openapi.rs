@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use serde_json::json;
 use tripod_schema::failure::Result;
-use tripod_schema::{Failure, openapi};
+use tripod_schema::{Failure, openapi, openapi_proto};
 
 use crate::call::Call;
 use crate::reply::{self, Reply};
@@ -26,6 +26,9 @@ pub(crate) fn serve(call: &Call, rest: &[&str]) -> Reply {
             let json = ["application/json", "*/*", "application/*"]
                 .iter()
                 .any(|t| wanted.contains(t));
+            if wanted.contains("application/com.github.proto-openapi.spec.v2") {
+                return if fresh { not_modified() } else { protobuf() };
+            }
             if !json && !wanted.is_empty() {
                 return Err(Failure::new(
                     406,
@@ -55,6 +58,17 @@ pub(crate) fn serve(call: &Call, rest: &[&str]) -> Reply {
         return not_modified();
     }
     tagged(reply::json(&document))
+}
+
+/// The document of version 2 as protobuf.
+fn protobuf() -> Reply {
+    static BYTES: std::sync::OnceLock<bytes::Bytes> = std::sync::OnceLock::new();
+    let bytes = BYTES.get_or_init(|| openapi_proto::document(&openapi::v2()).into());
+    tagged(reply::bytes(
+        StatusCode::OK,
+        openapi_proto::MEDIA_TYPE,
+        bytes.clone(),
+    ))
 }
 
 fn tagged(mut response: tripod_edge::Response) -> Reply {

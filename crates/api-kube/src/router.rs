@@ -180,6 +180,7 @@ async fn resource(call: &Call, target: Target, verb: &'static str) -> Reply {
             "log" => streams::log(call, &target).await,
             "exec" | "attach" => streams::process(call, &target).await,
             "portforward" => streams::forward(call, &target).await,
+            "proxy" if target.kind.plural == "nodes" => crate::kubelet::serve(call, &target).await,
             "proxy" => proxy::serve(call, &target).await,
             _ => Err(not_allowed()),
         },

@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) rules: crate::rbac::Cache,
     pub(crate) counters: crate::counters::Counters,
+    pub(crate) turns: crate::turns::Turns,
     /// The cluster and its key of tokens.
     signer: Mutex<Option<(String, Arc<Signer>)>>,
     port: AtomicU16,
@@ -107,6 +108,7 @@ impl Kube {
             engine,
             rules: crate::rbac::Cache::default(),
             counters: crate::counters::Counters::default(),
+            turns: crate::turns::Turns::default(),
             signer: Mutex::default(),
             port: AtomicU16::new(PORT),
             bootstrapped: AtomicBool::new(false),
@@ -160,9 +162,11 @@ async fn serve_manager(kube: Kube, manager: Arc<Manager>, options: Options, over
         manager: Arc::downgrade(&manager),
     }));
     let beginning = tokio::spawn(begin(kube.0.clone(), manager.clone(), over.clone()));
+    let leases = tokio::spawn(crate::leases::keep(manager.clone(), over.clone()));
     serve_listener(kube, manager, options, over).await;
     // Its end was asked for, or it is done.
     beginning.abort();
+    leases.abort();
 }
 
 /// Makes what a cluster starts with; tried again while nobody leads.

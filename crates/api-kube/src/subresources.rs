@@ -237,7 +237,7 @@ pub(crate) async fn evict(call: &Call, target: &Target) -> Reply {
         drop(state);
         match budgets.as_slice() {
             [] => {}
-            [budget] => consume(call, target, &object, budget).await?,
+            [budget] => consume(call, target, &object, budget, options.dry_run).await?,
             _ => {
                 return Err(Failure::internal(
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
@@ -281,7 +281,7 @@ async fn note_disruption(call: &Call, pod: &Target) -> Result<()> {
 }
 
 /// Takes one disruption from a budget.
-async fn consume(call: &Call, target: &Target, pod: &Value, budget: &Value) -> Result<()> {
+async fn consume(call: &Call, target: &Target, pod: &Value, budget: &Value, dry: bool) -> Result<()> {
     let name = text(budget, &["metadata", "name"]).to_owned();
     let healthy = list(pod, &["status", "conditions"])
         .iter()
@@ -337,6 +337,9 @@ async fn consume(call: &Call, target: &Target, pod: &Value, budget: &Value) -> R
             )));
         }
         let mut new = old.clone();
+        if dry {
+            return Ok(new);
+        }
         object_mut(&mut new, &["metadata"]).remove("resourceVersion");
         object_mut(&mut new, &["status"]).insert("disruptionsAllowed".into(), (allowed - 1).into());
         object_mut(&mut new, &["status", "disruptedPods"]).insert(target.name.clone(), now.clone().into());
@@ -395,6 +398,7 @@ pub(crate) async fn token(call: &Call, target: &Target) -> Reply {
         audiences: &audiences,
         seconds,
         bound,
+        kept_in: None,
     };
     let (token, expires) = crate::token::issue(&call.shared, &call.manager, &wish).await?;
     let mut answer = request.clone();

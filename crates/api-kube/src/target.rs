@@ -89,6 +89,8 @@ pub(crate) fn verb(method: &Method, target: &Target, watching: bool) -> &'static
         Method::PATCH => "patch",
         Method::DELETE if target.name.is_empty() => "deletecollection",
         Method::DELETE => "delete",
+        // A question that the server behind the proxy answers.
+        Method::OPTIONS if target.sub.is_some_and(|s| s.name == "proxy") => "get",
         _ => "",
     }
 }

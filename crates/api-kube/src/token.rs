@@ -133,6 +133,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) seconds: i64,
     /// Kind, name and uid of what it is bound to.
     pub(crate) bound: Option<(String, String, String)>,
+    /// Name and uid of the secret, made at the same time, that holds the token.
+    pub(crate) kept_in: Option<(String, String)>,
 }
 
 /// Issues a token; also until when it holds.
@@ -143,6 +145,9 @@ pub(crate) async fn issue(shared: &Shared, manager: &Manager, wish: &Wish<'_>) -
         "namespace": wish.namespace,
         "serviceaccount": {"name": wish.account, "uid": wish.account_uid},
     });
+    if let Some((name, uid)) = &wish.kept_in {
+        kubernetes["secret"] = json!({"name": name, "uid": uid});
+    }
     if let Some((kind, name, uid)) = &wish.bound {
         bind(&manager.state(), wish, (kind, name, uid), &mut kubernetes)?;
     }
@@ -308,6 +313,7 @@ impl tripod_engine::TokenIssuer for Issuer {
             audiences: &request.audiences,
             seconds,
             bound: Some(("Pod".into(), request.pod.clone(), request.pod_uid.clone())),
+            kept_in: None,
         };
         let (token, expires) = issue(&self.shared, &manager, &wish)
             .await

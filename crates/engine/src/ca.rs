@@ -148,6 +148,32 @@ impl Authority {
         self.certify(&request.public_key, node_id, role, cluster, valid)
     }
 
+    /// A certificate for what a client's request (PEM) asks: its subject and names, for these usages.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::Invalid`] unless it is a request that its key signed.
+    pub(crate) fn sign_client(&self, csr: &str, server: bool, valid: Duration) -> Result<String> {
+        let mut request = CertificateSigningRequestParams::from_pem(csr)
+            .map_err(|e| Error::invalid(format_args!("invalid certificate request: {e}")))?;
+        let params = &mut request.params;
+        params.is_ca = IsCa::NoCa;
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        let usage = if server {
+            ExtendedKeyUsagePurpose::ServerAuth
+        } else {
+            ExtendedKeyUsagePurpose::ClientAuth
+        };
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::now();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + valid).into();
+        Ok(request.signed_by(&self.issuer()?).map_err(failed)?.pem())
+    }
+
     fn certify(
         &self,
         key: &impl PublicKeyData,

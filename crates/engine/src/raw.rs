@@ -82,6 +82,20 @@ impl Manager {
         })
     }
 
+    /// The first page of a list of raw objects as it was at an earlier revision.
+    ///
+    /// # Errors
+    /// [`Gone`] when the changes since then are no longer remembered.
+    pub fn page_at(&self, query: &ListQuery<'_>, revision: u64) -> std::result::Result<List, Gone> {
+        self.db().cluster().list_at(query, revision).map_err(|e| match e {
+            RaftError::Gone(gone) => gone,
+            _ => Gone {
+                asked: revision,
+                oldest: self.state().revision(),
+            },
+        })
+    }
+
     /// Follows raw objects after a revision.
     ///
     /// # Errors
@@ -123,6 +137,14 @@ impl Manager {
     /// When the authority cannot issue one.
     pub fn user_certificate(&self, name: &str, groups: &[&str]) -> Result<Certificate> {
         self.authority()?.issue_client(name, groups, VALID)
+    }
+
+    /// A certificate (PEM) for what a request (PEM) asks: for a client, or for a server.
+    ///
+    /// # Errors
+    /// When the request is none, or the authority cannot issue one.
+    pub fn sign_certificate(&self, request: &str, server: bool, valid: Duration) -> Result<String> {
+        self.authority()?.sign_client(request, server, valid)
     }
 
     fn authority(&self) -> Result<Authority> {

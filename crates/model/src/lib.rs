@@ -17,6 +17,7 @@ pub mod network;
 pub mod node;
 pub mod object;
 pub mod pod;
+pub mod pod_security;
 pub mod reference;
 pub mod session;
 pub mod swarm;

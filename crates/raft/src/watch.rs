@@ -77,6 +77,15 @@ impl Hub {
         }
     }
 
+    /// All events of these after a revision, oldest first, and the revision up to which they are complete.
+    pub(crate) fn events_after(
+        &self,
+        filter: &WatchFilter,
+        revision: u64,
+    ) -> Result<(Vec<Event>, u64), Gone> {
+        self.lock().history.watch_page(revision, filter, usize::MAX)
+    }
+
     /// Ends all watches.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();

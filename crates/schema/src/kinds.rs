@@ -244,6 +244,9 @@ const fn rbac(kind: &'static str, plural: &'static str, schema: &'static str) ->
 const fn storage(kind: &'static str, plural: &'static str, schema: &'static str) -> Kind {
     Kind::new("storage.k8s.io", "v1", kind, plural, schema).cluster()
 }
+const fn dra(kind: &'static str, plural: &'static str, schema: &'static str) -> Kind {
+    Kind::new("resource.k8s.io", "v1", kind, plural, schema).counted()
+}
 const fn net(kind: &'static str, plural: &'static str, schema: &'static str) -> Kind {
     Kind::new("networking.k8s.io", "v1", kind, plural, schema)
 }
@@ -508,6 +511,14 @@ const KINDS: &[Kind] = &[
     .short(&["pc"])
     .cluster()
     .counted(),
+    dra("DeviceClass", "deviceclasses", "resource.v1.DeviceClass").cluster(),
+    dra("ResourceClaim", "resourceclaims", "resource.v1.ResourceClaim").status(),
+    dra(
+        "ResourceClaimTemplate",
+        "resourceclaimtemplates",
+        "resource.v1.ResourceClaimTemplate",
+    ),
+    dra("ResourceSlice", "resourceslices", "resource.v1.ResourceSlice").cluster(),
     storage("CSIDriver", "csidrivers", "storage.v1.CSIDriver"),
     storage("CSINode", "csinodes", "storage.v1.CSINode"),
     Kind::new(

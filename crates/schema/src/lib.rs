@@ -9,6 +9,7 @@ pub mod definitions;
 pub mod failure;
 pub mod kinds;
 pub mod openapi;
+pub mod openapi_proto;
 pub mod patch;
 pub mod proto;
 pub mod quantity;

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::history::{Change, Event};
 use crate::key::{KindId, Place};
 use crate::object::StoredObject;
 use crate::state::State;
@@ -157,5 +158,23 @@ impl State {
             list.items.push(object.clone());
         }
         list
+    }
+
+    /// The objects of one kind as they were at an earlier revision; other kinds are left out. `events` are all changes
+    /// of the kind after that revision, oldest first; what is newer than this state is passed over.
+    pub fn rewound(&self, kind: &KindId, revision: u64, events: &[Event]) -> State {
+        let mut table = self.tables.get(kind).cloned().unwrap_or_default();
+        for event in events.iter().rev().filter(|e| e.revision <= self.revision) {
+            let place = event.object.key.place();
+            match (&event.previous, event.change) {
+                (Some(previous), _) => table.insert_mut(place, previous.clone()),
+                (None, Change::Added) => drop(table.remove_mut(&place)),
+                (None, _) => {}
+            }
+        }
+        let mut state = State::default();
+        state.revision = revision;
+        state.tables.insert_mut(kind.clone(), table);
+        state
     }
 }

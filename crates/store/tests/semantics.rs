@@ -320,3 +320,32 @@ fn history_is_bounded_in_bytes() {
         "{history:?}"
     );
 }
+
+#[test]
+fn a_kind_is_listed_as_it_was() {
+    let mut state = State::new();
+    let mut history = History::new(0, HistoryLimits::default());
+    let mut write = |state: &mut State, txn: Txn| {
+        let applied = state.apply(&[txn]);
+        applied.events.into_iter().for_each(|event| history.push(event));
+        history.watch_from(0, &WatchFilter::kinds(["pods"])).unwrap()
+    };
+    write(&mut state, Txn::new().put(key("stays"), json("stays")));
+    write(&mut state, Txn::new().put(key("goes"), json("goes")));
+    let then = state.clone();
+    write(&mut state, Txn::new().put(key("comes"), json("comes")));
+    write(&mut state, Txn::new().put(key("stays"), json("stays")));
+    write(&mut state, Txn::new().put(Key::new("roles", "a", "x"), json("x")));
+    write(&mut state, Txn::new().delete(key("goes")));
+    let events = write(&mut state, Txn::new().put(key("goes"), json("goes")));
+    let after: Vec<_> = events
+        .into_iter()
+        .filter(|e| e.revision > then.revision())
+        .collect();
+    let past = state.rewound(&"pods".into(), then.revision(), &after);
+    let (past, then) = (
+        past.list(&ListQuery::new("pods")),
+        then.list(&ListQuery::new("pods")),
+    );
+    assert_eq!((past.revision, past.items), (then.revision, then.items));
+}

@@ -1,7 +1,8 @@
-//! The project's own rules, as a command: `cargo run -p xtask -- directions | tidy | licences`.
+//! The project's own rules, as a command: `cargo run -p xtask -- directions | tidy | licences | conformance`.
 //!
 //! Each rule prints what breaks it, a line per finding that says where and what to do, and exits with 1 then.
 
+mod conformance;
 mod directions;
 mod licences;
 mod metadata;
@@ -27,8 +28,10 @@ fn main() -> ExitCode {
         ["directions"] => directions::check(),
         ["tidy"] => tidy::check(),
         ["licences"] => licences::check(),
+        ["conformance"] => conformance::check(false),
+        ["conformance", "--write"] => conformance::check(true),
         _ => {
-            eprintln!("usage: xtask directions | tidy | licences");
+            eprintln!("usage: xtask directions | tidy | licences | conformance [--write]");
             return ExitCode::from(2);
         }
     };

@@ -10,6 +10,8 @@ mod quota;
 mod security;
 mod service;
 
+pub(crate) use quota::Charge;
+
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -79,6 +81,9 @@ pub(crate) fn create(call: &Call, target: &Target, object: &mut Value) -> Result
             object_mut(object, &[]).retain(|k, v| k != "globalDefault" || *v == Value::Bool(true));
         }
         "jobs.batch" => pod::job_labels(object),
+        "certificatesigningrequests.certificates.k8s.io" => {
+            crate::signing::admit(call, target.kind, object)?;
+        }
         "namespaces" => {
             let name = text(object, &["metadata", "name"]).to_owned();
             object_mut(object, &["metadata", "labels"])
@@ -90,13 +95,26 @@ pub(crate) fn create(call: &Call, target: &Target, object: &mut Value) -> Result
     escalation::check(&scene, None, object)
 }
 
-/// What a namespace's quotas say to a new object that is complete.
-pub(crate) fn charge(call: &Call, target: &Target, object: &Value) -> Result<()> {
-    quota::check(&Scene::new(call, target), object)
+/// What a namespace's quotas say to an object that is complete, and how they count it.
+pub(crate) fn charge(
+    call: &Call,
+    target: &Target,
+    old: Option<&Value>,
+    object: &Value,
+) -> Result<Vec<Charge>> {
+    let grows = ["services", "persistentvolumeclaims"].contains(&target.kind.plural) && target.sub.is_none()
+        || target.sub.is_some_and(|s| s.name == "resize");
+    if old.is_some() && !grows {
+        return Ok(Vec::new());
+    }
+    quota::charge(&Scene::new(call, target), old, object)
 }
 
 /// Completes and judges an object that is about to change.
 pub(crate) fn update(call: &Call, target: &Target, old: &Value, object: &mut Value) -> Result<()> {
+    if target.sub.is_some_and(|s| s.name == "approval") {
+        crate::signing::sign(call, object);
+    }
     if target
         .sub
         .is_some_and(|s| s.name != "resize" && s.name != "ephemeralcontainers")

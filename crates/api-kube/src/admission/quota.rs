@@ -1,57 +1,126 @@
 //! Resource quotas: a new object must fit into what its namespace may use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tripod_schema::failure::Result;
 use tripod_schema::quantity::Quantity;
-use tripod_schema::value::{list, name, text};
+use tripod_schema::value::{list, name, object_mut, text};
+use tripod_store::{Key, KindId, StoredObject, Txn};
 
 use super::{Scene, refused};
 
 type Amounts = BTreeMap<String, Quantity>;
 
-/// Refuses what would exceed a quota.
-pub(super) fn check(scene: &Scene<'_>, object: &Value) -> Result<()> {
-    let quotas = scene.all("resourcequotas", Some(scene.namespace));
-    if quotas.is_empty() || !scene.kind.namespaced {
-        return Ok(());
+/// A quota's object as it is once a new object is counted, and the revision that the count is based on.
+pub(crate) struct Charge {
+    key: Key,
+    revision: u64,
+    bytes: Vec<u8>,
+}
+
+impl Charge {
+    /// Makes a transaction count what it writes, or fail when somebody else counted meanwhile.
+    pub(crate) fn onto(self, txn: Txn) -> Txn {
+        txn.update(self.key, self.revision, self.bytes, Vec::new())
     }
-    let adds = usage(&scene.kind.resource(), object);
+}
+
+/// Refuses what would exceed a quota; else what quotas count from now on. `old`: what the object replaces.
+pub(super) fn charge(scene: &Scene<'_>, old: Option<&Value>, object: &Value) -> Result<Vec<Charge>> {
+    let mut charges = Vec::new();
+    if !scene.kind.namespaced {
+        return Ok(charges);
+    }
+    let quotas = stored(scene);
+    if quotas.is_empty() {
+        return Ok(charges);
+    }
+    let resource = scene.kind.resource();
+    let mut adds = usage(&resource, object);
+    if let Some(old) = old {
+        adds = more(&usage(&resource, old), &adds);
+    }
     if adds.is_empty() {
-        return Ok(());
+        return Ok(charges);
     }
-    for quota in &quotas {
-        if !in_scope(quota, &scene.kind.resource(), object) {
+    for (held, mut quota) in quotas {
+        if !in_scope(&quota, &resource, object) {
             continue;
         }
         let hard = amounts(&quota["spec"]["hard"]);
-        let mut missing: Vec<&str> = Vec::new();
-        if scene.kind.plural == "pods" {
-            let computed = [
-                "cpu",
-                "memory",
-                "requests.cpu",
-                "requests.memory",
-                "limits.cpu",
-                "limits.memory",
-            ];
-            missing.extend(
-                computed
-                    .iter()
-                    .filter(|r| hard.contains_key(**r) && !adds.contains_key(**r)),
-            );
+        let title = text(&quota, &["metadata", "name"]).to_owned();
+        if scene.kind.plural == "pods" && old.is_none() {
+            unspecified(scene, object, &hard, &title)?;
         }
-        let title = text(quota, &["metadata", "name"]);
-        if !missing.is_empty() {
-            let why = format!("failed quota: {title}: must specify {}", missing.join(" for: ; "));
-            return Err(refused(scene, object, why));
+        let Some(used) = exceed(scene, object, &quota, &hard, &adds, &title)? else {
+            continue;
+        };
+        let status = object_mut(&mut quota, &["status", "used"]);
+        for (name, amount) in used {
+            status.insert(name, amount.to_string().into());
         }
-        exceed(scene, object, quota, &hard, &adds, title)?;
+        charges.push(Charge {
+            key: held.key.clone(),
+            revision: held.revision,
+            bytes: tripod_schema::value::to_bytes(&quota),
+        });
     }
-    Ok(())
+    Ok(charges)
 }
 
+fn stored(scene: &Scene<'_>) -> Vec<(Arc<StoredObject>, Value)> {
+    let kind = KindId::from("resourcequotas");
+    let held = scene.state.iter(&kind, Some(scene.namespace));
+    held.filter_map(|o| Some((o.clone(), serde_json::from_slice(&o.bytes).ok()?)))
+        .collect()
+}
+
+/// What an object uses beyond what it used before.
+fn more(before: &Amounts, now: &Amounts) -> Amounts {
+    let zero = Quantity::zero();
+    let grown = now
+        .iter()
+        .map(|(k, v)| (k, v.minus(before.get(k).copied().unwrap_or(zero))));
+    grown
+        .filter(|(_, v)| *v > zero)
+        .map(|(k, v)| (k.clone(), v))
+        .collect()
+}
+
+/// A quota of a computed resource asks every container to say how much of it it wants.
+fn unspecified(scene: &Scene<'_>, pod: &Value, hard: &Amounts, title: &str) -> Result<()> {
+    const COMPUTED: [&str; 6] = [
+        "cpu",
+        "limits.cpu",
+        "limits.memory",
+        "memory",
+        "requests.cpu",
+        "requests.memory",
+    ];
+    let silent = |resource: &str| {
+        let (what, name) = resource.split_once('.').unwrap_or(("requests", resource));
+        let all = ["containers", "initContainers"].map(|m| list(pod, &["spec", m]));
+        let names = all.into_iter().flatten();
+        let names = names.filter(|c| c["resources"][what].get(name).is_none());
+        names.map(|c| text(c, &["name"])).collect::<Vec<_>>().join(",")
+    };
+    let missing: Vec<String> = COMPUTED
+        .iter()
+        .filter(|r| hard.contains_key(**r))
+        .map(|r| (r, silent(r)))
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(r, names)| format!("{r} for: {names}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let why = format!("failed quota: {title}: must specify {}", missing.join("; "));
+    Err(refused(scene, pod, why))
+}
+
+/// What will be used of what the quota limits; nothing where the object is not its concern.
 fn exceed(
     scene: &Scene<'_>,
     object: &Value,
@@ -59,19 +128,19 @@ fn exceed(
     hard: &Amounts,
     adds: &Amounts,
     title: &str,
-) -> Result<()> {
+) -> Result<Option<Amounts>> {
     let concerned: Vec<&String> = adds.keys().filter(|k| hard.contains_key(*k)).collect();
     if concerned.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let used = used(scene, quota);
     let zero = Quantity::zero();
-    let over: Vec<&&String> = concerned
-        .iter()
-        .filter(|k| used.get(**k).copied().unwrap_or(zero).plus(adds[**k]) > hard[**k])
-        .collect();
+    let after = |k: &String| used.get(k).copied().unwrap_or(zero).plus(adds[k]);
+    let over: Vec<&&String> = concerned.iter().filter(|k| after(k) > hard[**k]).collect();
     if over.is_empty() {
-        return Ok(());
+        return Ok(Some(
+            concerned.into_iter().map(|k| (k.clone(), after(k))).collect(),
+        ));
     }
     let of = |amounts: &Amounts| {
         let each = over

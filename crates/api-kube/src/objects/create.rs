@@ -45,7 +45,9 @@ pub(super) async fn insert(
     let object = inward(kind, object);
     check_namespace(target, &object)?;
     let made_up = name(&object).is_empty();
-    for attempt in 0.. {
+    let _turn = call.shared.turns.take(call, target).await;
+    let mut attempt = 0;
+    loop {
         let mut candidate = object.clone();
         prepare::birth(call, target, &mut candidate)?;
         prepare::strategy_create(kind, &mut candidate);
@@ -70,7 +72,7 @@ pub(super) async fn insert(
         if text(&candidate, &["type"]) == TOKEN_SECRET && kind.resource() == "secrets" {
             fill_token(call, target, &mut candidate).await?;
         }
-        crate::admission::charge(call, target, &candidate)?;
+        let charges = crate::admission::charge(call, target, None, &candidate)?;
         match &fields {
             Some(fields) => candidate["metadata"]["managedFields"] = fields.clone(),
             None => super::with_writer(call, target, |writer| {
@@ -81,6 +83,7 @@ pub(super) async fn insert(
         let stored = prepare::stored_bytes(kind, &mut candidate)?;
         if call.manager.state().get(&key).is_some() {
             if made_up && attempt < NAMES {
+                attempt += 1;
                 continue;
             }
             return Err(Failure::already_exists(kind, &named));
@@ -88,26 +91,31 @@ pub(super) async fn insert(
         if call.dry_run() {
             return Ok(outward_bytes(kind, &stored.into()));
         }
-        match call.manager.write(txn.create(key, stored, claims)).await {
+        let txn = charges
+            .into_iter()
+            .fold(txn.create(key, stored, claims), |txn, charge| charge.onto(txn));
+        match call.manager.write(txn).await {
             Ok(done) => {
                 let stored = done.objects.into_iter().flatten().next();
                 let stored = stored.ok_or_else(|| Failure::internal("nothing was written"))?;
                 return Ok(outward_bytes(kind, &stored.bytes));
             }
+            // Somebody else's object was counted meanwhile.
+            Err(e) if fault::recounted(&e) => {}
             Err(e) => {
                 let failure = fault::failure(kind, &named, e);
                 if !(made_up && failure.reason == "AlreadyExists" && attempt < NAMES) {
                     return Err(failure);
                 }
+                attempt += 1;
             }
         }
     }
-    Err(Failure::internal("no name was free"))
 }
 
 /// The type of secrets that hold a token of a service account for good.
 const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
-/// Such tokens have no end of their own: they hold as long as the account.
+/// Such tokens have no end of their own: they hold as long as the account and the secret.
 const FOR_GOOD: i64 = 10 * 365 * 24 * 3600;
 
 /// Puts the token into a secret that is to hold one.
@@ -121,6 +129,7 @@ async fn fill_token(call: &Call, target: &Target, secret: &mut Value) -> Result<
     let uid = call.manager.state().get(&key).map(|o| o.uid.to_string());
     // Without its account nothing is filled in.
     let Some(uid) = uid else { return Ok(()) };
+    let said = |secret: &Value, what: &str| text(secret, &["metadata", what]).to_owned();
     let wish = crate::token::Wish {
         namespace: &target.namespace,
         account: &name,
@@ -128,6 +137,7 @@ async fn fill_token(call: &Call, target: &Target, secret: &mut Value) -> Result<
         audiences: &[],
         seconds: FOR_GOOD,
         bound: None,
+        kept_in: Some((said(secret, "name"), said(secret, "uid"))),
     };
     let (token, _) = crate::token::issue(&call.shared, &call.manager, &wish).await?;
     let authority = call

@@ -17,6 +17,11 @@ pub(crate) fn overtaken(error: &WriteError) -> bool {
     )
 }
 
+/// Whether a quota changed that the write was to be counted in.
+pub(crate) fn recounted(error: &WriteError) -> bool {
+    matches!(error, WriteError::Refused(TxnError::Conflict { key, .. }) if key.kind.as_str() == "resourcequotas")
+}
+
 /// The failure of a write about an object.
 pub(crate) fn failure(kind: &Kind, name: &str, error: WriteError) -> Failure {
     match error {

@@ -15,10 +15,10 @@ pub(crate) use read::{Selection, reached, revision};
 pub(crate) use update::change;
 
 use serde_json::Value;
-use tripod_schema::Failure;
 use tripod_schema::apply::Writer;
 use tripod_schema::decode::{Findings, conform, format_time};
 use tripod_schema::failure::Result;
+use tripod_schema::{Cause, Failure};
 use tripod_store::Key;
 
 use crate::call::Call;
@@ -27,11 +27,7 @@ use crate::target::Target;
 
 /// Does what a request asks of objects.
 pub(crate) async fn serve(call: &Call, target: &Target, verb: &str) -> Reply {
-    if let Some(value) = call.query.all("dryRun").find(|v| !v.is_empty() && *v != "All") {
-        return Err(Failure::bad_request(format_args!(
-            "Invalid value: {value:?}: must be one of 'All'"
-        )));
-    }
+    check_options(call, verb)?;
     match verb {
         "get" => read::get(call, target),
         "list" => read::list(call, target).await,
@@ -43,6 +39,44 @@ pub(crate) async fn serve(call: &Call, target: &Target, verb: &str) -> Reply {
         "deletecollection" => delete::collection(call, target).await,
         _ => Err(Failure::method_not_allowed(target.kind, verb)),
     }
+}
+
+/// Refuses options of a write that do not exist.
+fn check_options(call: &Call, verb: &str) -> Result<()> {
+    let options = match verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        "delete" | "deletecollection" => "DeleteOptions",
+        _ => return Ok(()),
+    };
+    let mut causes = Vec::new();
+    for value in call.query.all("dryRun").filter(|v| !v.is_empty() && *v != "All") {
+        causes.push(Cause::unsupported("dryRun", value, &["All"]));
+    }
+    if options != "DeleteOptions"
+        && let Some(value) = call.query.get("fieldValidation")
+        && !["", "Ignore", "Strict", "Warn"].contains(&value)
+    {
+        let known = ["", "Ignore", "Strict", "Warn"];
+        causes.push(Cause::unsupported("fieldValidation", value, &known));
+    }
+    if let Some(manager) = call.query.get("fieldManager") {
+        if manager.chars().count() > 128 {
+            causes.push(Cause::too_long("fieldManager", 128));
+        }
+        if manager.chars().any(char::is_control) {
+            causes.push(Cause::invalid(
+                "fieldManager",
+                &manager.into(),
+                "should only contain printable characters",
+            ));
+        }
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid_named("meta.k8s.io", options, "", causes))
 }
 
 /// Where an object is stored.
@@ -73,18 +107,11 @@ pub(crate) enum Strictness {
     Strict,
 }
 
-pub(crate) fn strictness(call: &Call) -> Result<Strictness> {
+pub(crate) fn strictness(call: &Call) -> Strictness {
     match call.query.get("fieldValidation") {
-        None | Some("" | "Warn") => Ok(Strictness::Warn),
-        Some("Ignore") => Ok(Strictness::Ignore),
-        Some("Strict") => Ok(Strictness::Strict),
-        Some(other) => Err(Failure::new(
-            422,
-            "Invalid",
-            format_args!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-            ),
-        )),
+        Some("Ignore") => Strictness::Ignore,
+        Some("Strict") => Strictness::Strict,
+        _ => Strictness::Warn,
     }
 }
 
@@ -106,7 +133,7 @@ pub(crate) fn conformed(
     if findings.strict.is_empty() {
         return Ok(());
     }
-    match strictness(call)? {
+    match strictness(call) {
         Strictness::Ignore => Ok(()),
         Strictness::Warn => {
             findings.strict.iter().for_each(|text| call.warn(text));

@@ -141,13 +141,11 @@ pub(crate) async fn list(call: &Call, target: &Target) -> Reply {
     check_rule(rule, wanted, after.is_some())?;
     if let Some(revision) = wanted.filter(|_| after.is_none()) {
         reached(call, revision).await?;
-        if rule == "Exact" && revision != call.manager.state().revision() {
-            return Err(Failure::expired(format_args!(
-                "The resourceVersion for the provided list is too old: {revision}"
-            )));
-        }
     }
-    let page = page(call, target, &selection, limit, after.as_ref())?;
+    // Without a rule, a page of a list at a revision is meant exactly.
+    let exact = rule == "Exact" || rule.is_empty() && limit > 0;
+    let then = wanted.filter(|r| exact && *r > 0 && after.is_none());
+    let page = page(call, target, &selection, limit, after.as_ref(), then)?;
     let remaining = match (&page.next, selection.is_all()) {
         (Some(_), true) => Some(remaining(call, target, &page)),
         _ => None,
@@ -199,6 +197,7 @@ fn page(
     selection: &Selection,
     limit: usize,
     after: Option<&Continue>,
+    then: Option<u64>,
 ) -> Result<List> {
     let accepts = |object: &StoredObject| selection.accepts(object);
     let mut query = ListQuery::new(target.kind.stored().as_str()).page(limit, after);
@@ -208,8 +207,16 @@ fn page(
     if !selection.is_all() {
         query = query.filter(&accepts);
     }
-    // A token without a revision goes on in whatever there is now.
     let now = call.manager.state();
+    if let Some(revision) = then.filter(|r| *r != now.revision()) {
+        return call.manager.page_at(&query, revision).map_err(|gone: Gone| {
+            Failure::expired(format_args!(
+                "The resourceVersion for the provided list is too old: {} ({})",
+                gone.asked, gone.oldest
+            ))
+        });
+    }
+    // A token without a revision goes on in whatever there is now.
     if let Some(after) = after.filter(|a| a.revision == 0) {
         let anew = after.at(now.revision());
         query.after = Some(&anew);

@@ -59,6 +59,7 @@ pub(super) async fn change_as(
     applied: bool,
 ) -> Result<Bytes> {
     let kind = target.kind;
+    let _turn = call.shared.turns.take(call, target).await;
     for attempt in 1.. {
         let state = call.manager.state();
         let stored = state
@@ -79,6 +80,7 @@ pub(super) async fn change_as(
             });
         }
         prepare::count(kind, &old, &mut new, target.sub.map(|s| s.name));
+        let charges = crate::admission::charge(call, target, Some(&old), &new)?;
         let txn = match transaction(target, &stored, &old, &mut new)? {
             Some(txn) => txn,
             None => return Ok(outward_bytes(kind, &stored.bytes)),
@@ -87,12 +89,14 @@ pub(super) async fn change_as(
             let bytes = prepare::stored_bytes(kind, &mut new)?;
             return Ok(outward_bytes(kind, &bytes.into()));
         }
+        let txn = charges.into_iter().fold(txn, |txn, charge| charge.onto(txn));
         match call.manager.write(txn).await {
             Ok(done) => {
                 let stored = done.objects.into_iter().flatten().next();
                 let stored = stored.ok_or_else(|| Failure::internal("nothing was written"))?;
                 return Ok(outward_bytes(kind, &stored.bytes));
             }
+            Err(e) if fault::recounted(&e) => {}
             Err(e) if fault::overtaken(&e) && !based_on && attempt < ATTEMPTS => {}
             Err(e) => return Err(fault::failure(kind, &target.name, e)),
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::kinds::{LIMIT_RANGES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS};
+use super::kinds::{LIMIT_RANGES, NAMESPACES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS};
 use super::object::at;
 use super::quota;
 use super::work::Work;
@@ -28,6 +28,7 @@ pub(crate) fn pod(w: &mut Work<'_>, value: &mut Value) -> Result<(), String> {
     limits(w, &namespace, value)?;
     overhead(w, value)?;
     value["status"]["qosClass"] = qos(&value["spec"]).into();
+    secure(w, &namespace, value)?;
     quota::charge_pod(w, &namespace, value)
 }
 
@@ -37,6 +38,22 @@ fn name_of(value: &Value) -> &str {
         .as_str()
         .or_else(|| meta["generateName"].as_str())
         .unwrap_or_default()
+}
+
+/// Holds a pod to the Pod Security standard that its namespace enforces.
+fn secure(w: &Work<'_>, namespace: &str, value: &Value) -> Result<(), String> {
+    let level = w.k.get(NAMESPACES, "", namespace).map(|n| n.value());
+    let level = level.unwrap_or_default()["metadata"]["labels"]["pod-security.kubernetes.io/enforce"].take();
+    let level = level.as_str().unwrap_or_default();
+    let faults = tripod_model::pod_security::faults(level, &value["spec"], &value["metadata"]["annotations"]);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "pods \"{}\" is forbidden: violates PodSecurity \"{level}:latest\": {}",
+        name_of(value),
+        faults.join(", ")
+    ))
 }
 
 fn account(w: &mut Work<'_>, namespace: &str, value: &mut Value) -> Result<(), String> {

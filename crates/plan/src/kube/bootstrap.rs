@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::kinds::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, PRIORITY_CLASSES, SERVICES, STORAGE_CLASSES};
+use super::kinds::{
+    ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, PRIORITY_CLASSES, SERVICE_CIDRS, SERVICES, STORAGE_CLASSES,
+};
 use super::nodes;
 use super::storage::PROVISIONER;
 use super::work::Work;
@@ -61,6 +63,25 @@ pub(super) fn decide(w: &mut Work<'_>) {
     }
     api_service(w);
     dns_service(w);
+    service_range(w);
+}
+
+/// The object that names the range of services' addresses.
+fn service_range(w: &mut Work<'_>) {
+    if w.k.get(SERVICE_CIDRS, "", "kubernetes").is_some() {
+        return;
+    }
+    let range = Ranges::of(w.view).services.to_string();
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": super::work::stamp(w.now),
+    });
+    let object = json!({
+        "metadata": { "name": "kubernetes" },
+        "spec": { "cidrs": [range] },
+        "status": { "conditions": [ready] },
+    });
+    w.create(SERVICE_CIDRS, object);
 }
 
 /// The service `kube-dns`: it only names the address at which every node answers for the cluster's DNS, and has no

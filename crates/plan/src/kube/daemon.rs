@@ -366,6 +366,10 @@ impl Set<'_, '_> {
             }
         }
         let object = self.object.clone();
+        let conditions = &object.value()["status"]["conditions"];
+        if conditions.is_array() {
+            status["conditions"] = conditions.clone();
+        }
         self.w.set_status(&object, status);
         let hashes: Vec<String> = self
             .pods

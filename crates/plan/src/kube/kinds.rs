@@ -53,6 +53,7 @@ kinds! {
     STORAGE_CLASSES = "storageclasses.storage.k8s.io", "storage.k8s.io/v1", "StorageClass", None;
     PRIORITY_CLASSES = "priorityclasses.scheduling.k8s.io", "scheduling.k8s.io/v1", "PriorityClass", None;
     RUNTIME_CLASSES = "runtimeclasses.node.k8s.io", "node.k8s.io/v1", "RuntimeClass", None;
+    SERVICE_CIDRS = "servicecidrs.networking.k8s.io", "networking.k8s.io/v1", "ServiceCIDR", None;
     LEASES = "leases.coordination.k8s.io", "coordination.k8s.io/v1", "Lease", None;
 }
 

@@ -115,6 +115,6 @@ fn decide(w: &mut Work<'_>, WorkKey(controller, key): &WorkKey) {
         Controller::Schedule => place::decide(w),
         Controller::Events => events::expire(w),
         // Tokens are signed where the keys are: see the engine.
-        Controller::Token => {}
+        Controller::Token => spaces::token(w, &key.namespace, &key.name),
     }
 }

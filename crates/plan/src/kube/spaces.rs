@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::conditions::{self, Say};
-use super::kinds::{CONFIG_MAPS, NAMESPACES, PODS, SERVICE_ACCOUNTS};
+use super::kinds::{CONFIG_MAPS, NAMESPACES, PODS, SECRETS, SERVICE_ACCOUNTS};
 use super::pods::is_foreign;
 use super::work::Work;
 
@@ -20,14 +20,13 @@ pub(super) fn decide(w: &mut Work<'_>, name: &str) {
     let mut left: BTreeMap<String, usize> = BTreeMap::new();
     let mut finalizers: BTreeMap<String, usize> = BTreeMap::new();
     let contents: Vec<_> = w.k.contents(name).cloned().collect();
-    for object in contents {
+    for object in &contents {
         if object.meta.is_deleted() || !object.meta.finalizers.is_empty() {
             *left.entry(object.key.resource.to_string()).or_default() += 1;
         }
         for finalizer in &object.meta.finalizers {
             *finalizers.entry(finalizer.clone()).or_default() += 1;
         }
-        w.delete(&object);
     }
     let pods: Vec<_> = w.k.pods_in(name).cloned().collect();
     for pod in pods.iter().filter(|p| !is_foreign(&p.pod)) {
@@ -38,9 +37,19 @@ pub(super) fn decide(w: &mut Work<'_>, name: &str) {
         }
         w.delete_pod(pod, None);
     }
+    // What pods may need to end well goes after them.
+    if pods.iter().all(|p| is_foreign(&p.pod)) {
+        contents.iter().for_each(|object| w.delete(object));
+    }
     left.retain(|_, n| *n > 0);
     let empty = w.k.contents(name).next().is_none() && pods.is_empty();
-    if empty && space.meta.finalizers.is_empty() {
+    let value = space.value();
+    let others = value["spec"]["finalizers"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let others: Vec<_> = others.into_iter().filter(|f| f != "kubernetes").collect();
+    if empty && space.meta.finalizers.is_empty() && others.is_empty() {
         w.remove(&space);
         return;
     }
@@ -50,7 +59,7 @@ pub(super) fn decide(w: &mut Work<'_>, name: &str) {
         v["status"]["phase"] = "Terminating".into();
         v["status"]["conditions"] = list;
         if empty {
-            v["spec"]["finalizers"] = json!([]);
+            v["spec"]["finalizers"] = json!(others);
         }
     });
 }
@@ -126,6 +135,29 @@ fn say_what_is_left(
             message,
         };
         conditions::set(list, say, w.now);
+    }
+}
+
+/// Ends a secret that holds the token of an account that is no more.
+pub(super) fn token(w: &mut Work<'_>, namespace: &str, name: &str) {
+    let Some(secret) = w.k.get(SECRETS, namespace, name).cloned() else {
+        return;
+    };
+    let value = secret.value();
+    if value["type"] != "kubernetes.io/service-account-token" || secret.meta.is_deleted() {
+        return;
+    }
+    let said = |what: &str| {
+        let key = format!("kubernetes.io/service-account.{what}");
+        value["metadata"]["annotations"][&key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (account, uid) = (said("name"), said("uid"));
+    let there = w.k.get(SERVICE_ACCOUNTS, namespace, &account);
+    if there.is_none_or(|a| !uid.is_empty() && *a.meta.uid != *uid) {
+        w.delete(&secret);
     }
 }
 

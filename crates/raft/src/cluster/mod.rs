@@ -308,6 +308,26 @@ impl Cluster {
         Ok(list)
     }
 
+    /// The first page of a list as it was at an earlier revision. The pages after it come from [`Cluster::list`].
+    ///
+    /// # Errors
+    /// [`RaftError::Gone`] if what happened since is no longer remembered.
+    pub fn list_at(&self, query: &ListQuery<'_>, revision: u64) -> Result<List, RaftError> {
+        let filter = WatchFilter::kinds([query.kind.clone()]);
+        let then = loop {
+            let now = self.read();
+            let (events, complete) = self.0.published.hub.events_after(&filter, revision)?;
+            // The state is published a moment before its events.
+            if complete >= now.revision() {
+                break Arc::new(now.rewound(&query.kind, revision, &events));
+            }
+            std::thread::yield_now();
+        };
+        let list = then.list(query);
+        self.0.pin(&then, false, list.next.is_some());
+        Ok(list)
+    }
+
     /// Follows the changes after `revision` (that of a list, of [`Cluster::read`], or of an earlier event).
     ///
     /// # Errors

@@ -10,7 +10,8 @@ mod write;
 use serde_json::Value;
 
 use crate::types::{Ty, types};
-use wire::{Reader, put_bytes, put_varint_field};
+use wire::Reader;
+pub(crate) use wire::{put_bytes, put_varint_field};
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::meta::selector;
-use super::{Causes, one_of};
+use super::{Causes, bounds, one_of};
 use crate::failure::Cause;
 use crate::quantity::Quantity;
 use crate::selector::{is_label, is_subdomain};
-use crate::value::{at, int, list, text};
+use crate::value::{int, list, text};
 
 /// Bytes that the data of a config map or secret may have.
 const DATA: usize = 1 << 20;
@@ -22,7 +22,8 @@ pub(super) fn check(resource: &str, object: &Value, causes: &mut Causes) {
         }
         "persistentvolumes" => volume(object, causes),
         "persistentvolumeclaims" => claim(object, causes),
-        "resourcequotas" => amounts(at(object, &["spec", "hard"]), "spec.hard", causes),
+        "resourcequotas" => bounds::quota(object, causes),
+        "limitranges" => bounds::limits(object, causes),
         "roles.rbac.authorization.k8s.io" | "clusterroles.rbac.authorization.k8s.io" => {
             role(object, resource.starts_with("cluster"), causes);
         }
@@ -324,7 +325,7 @@ fn claim(object: &Value, causes: &mut Causes) {
     }
 }
 
-fn amounts(map: Option<&Value>, field: &str, causes: &mut Causes) {
+pub(super) fn amounts(map: Option<&Value>, field: &str, causes: &mut Causes) {
     for (name, amount) in map.and_then(Value::as_object).into_iter().flatten() {
         let quantity = amount.as_str().and_then(Quantity::parse);
         if quantity.is_some_and(Quantity::is_negative) {

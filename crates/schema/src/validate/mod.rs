@@ -1,5 +1,6 @@
 //! Validation: what is wrong with an object, in the words of the Kubernetes API.
 
+mod bounds;
 mod core;
 mod meta;
 mod pod;

@@ -174,7 +174,17 @@ impl Set<'_, '_> {
     /// Ends pods beyond the range, the highest number first. Whether none is left that must be waited for.
     fn shrink(&mut self) -> bool {
         let in_order = self.in_order();
-        for (_, pod) in self.condemned.clone() {
+        let condemned = self.condemned.clone();
+        // The one with the lowest number that is not well may always go; another that is not well holds up the order.
+        let weakest = condemned
+            .iter()
+            .rev()
+            .find(|(_, p)| !self.is_healthy(p))
+            .map(|(n, _)| *n);
+        for (n, pod) in condemned {
+            if in_order && !pod.info.deleted && !self.is_healthy(&pod) && weakest != Some(n) {
+                return false;
+            }
             if pod.info.deleted {
                 if in_order {
                     return false;
