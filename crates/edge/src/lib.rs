@@ -8,12 +8,14 @@ mod linger;
 mod listen;
 mod serve;
 mod tls;
+mod unverified;
 
 pub use address::Address;
 pub use linger::Linger;
 pub use listen::Listener;
 pub use serve::{Handler, Options, serve};
 pub use tls::{TlsFiles, TlsPem, server_config, server_config_of};
+pub use unverified::connect_unverified;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;

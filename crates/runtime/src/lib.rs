@@ -20,11 +20,15 @@ pub const RUNTIME_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 pub use oci::{BUILTIN, OciRuntime, Options};
 
-/// Becomes the keeper when the first argument says so (`keeper DIR`). The program's `main` calls this before it
-/// does anything else, above all before it starts threads.
+/// Becomes the keeper when the first argument says so (`keeper DIR`), or the first process of a pod's shared namespace
+/// of processes. The program's `main` calls this before it does anything else, above all before it starts threads.
 pub fn reexec_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.into_iter().skip(1);
-    if args.next()? != "keeper" {
+    let what = args.next()?;
+    if what == oci::FIRST {
+        return Some(oci::be_first());
+    }
+    if what != "keeper" {
         return None;
     }
     Some(match args.next() {

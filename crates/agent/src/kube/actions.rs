@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tripod_model::container::ContainerStatus;
+use tripod_model::k8s_openapi::api::core::v1::ResourceRequirements;
 use tripod_model::session::PodEvent;
 use tripod_model::{ErrorKind, Time};
 
@@ -103,6 +104,8 @@ pub(super) struct Begun {
     pub id: String,
     pub image_id: String,
     pub at: Time,
+    /// Requests and limits with which it was started.
+    pub resources: Option<ResourceRequirements>,
     pub user: Option<(i64, i64, Vec<i64>)>,
 }
 
@@ -153,6 +156,7 @@ impl Agent {
                 return Err(Failure::Waits(Waits::config("ContainerCreating", String::new())));
             }
         };
+        let image_volumes = self.image_volumes(order, c).await.map_err(Failure::Waits)?;
         let file = self.message_file(order.desc.uid(), &order.name, order.attempt);
         let config = |e: tripod_model::Error| {
             order.notify.warn(c, "Failed", &format!("Error: {}", e.message));
@@ -170,6 +174,7 @@ impl Agent {
             image: &image,
             inputs: &order.inputs,
             place: &order.place,
+            image_volumes: &image_volumes,
             message: &file,
             running: &order.running,
             node_memory: i64::try_from(crate::host::HostFacts::read_memory()).unwrap_or(i64::MAX),
@@ -217,6 +222,7 @@ impl Agent {
             .note(c, "Started", &format!("Container started: {}", order.name));
         let record = self.container(&created.id).ok();
         Ok(Begun {
+            resources: c.container.resources.clone(),
             at: record
                 .as_ref()
                 .and_then(|r| r.state.started_at)

@@ -103,6 +103,15 @@ impl PodDesc {
         })
     }
 
+    /// Leaves requests and limits of containers as another description has them.
+    pub(super) fn keep_resources(&mut self, of: &Self) {
+        for c in &mut self.containers {
+            if let Some(old) = of.get(c.name()) {
+                c.container.resources.clone_from(&old.container.resources);
+            }
+        }
+    }
+
     pub(super) fn uid(&self) -> &str {
         &self.pod.metadata.uid
     }

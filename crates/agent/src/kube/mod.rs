@@ -4,10 +4,12 @@
 //! and files of the pod, `translate` describes its containers, which then are the node's like all others.
 
 mod actions;
+mod admit;
 mod atomic;
 mod desc;
 mod env;
 mod http;
+mod image_volumes;
 mod images;
 mod inputs;
 mod notes;
@@ -17,15 +19,18 @@ mod probes;
 mod quantity;
 mod recover;
 mod report;
+mod resize;
 mod resources;
 mod status;
 mod step;
 mod table;
 mod track;
 mod translate;
+mod usage;
 mod volumes;
 mod worker;
 
+pub(crate) use image_volumes::snapshot as image_volume_snapshot;
 pub(crate) use inputs::Inputs;
 pub(crate) use table::PodTable;
 pub(crate) use worker::spawn;

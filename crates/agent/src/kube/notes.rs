@@ -49,6 +49,8 @@ impl Worker {
             Note::Begun(name, Err(failure)) => self.failed(&name, failure),
             Note::Hooked(name, id, done) => self.hooked(&name, &id, done),
             Note::Changed(name, id) => self.changed(&name, &id).await,
+            Note::Resized(name, id, desc, done) => self.resized(&name, &id, &desc, done),
+            Note::Used(usage) => self.used(&usage),
             Note::Stopped(name) => {
                 if let Some(track) = self.tracks.get_mut(&name) {
                     track.busy = None;
@@ -76,6 +78,7 @@ impl Worker {
                 self.place = PlaceState::Ready(Arc::new(*place));
                 // Tokens have a time to be replaced: found out at the first look.
                 self.rotation = Some(self.clock.now());
+                self.watch_usage();
                 return;
             }
             Err(error) => error,
@@ -115,6 +118,8 @@ impl Worker {
         track.known.image_id = begun.image_id;
         track.known.user = begun.user;
         track.known.waiting = None;
+        (track.known.again, track.known.resizing) = (false, None);
+        track.known.resources = begun.resources;
         track.known.health = c
             .ext
             .health_check
@@ -284,7 +289,10 @@ impl Worker {
         track.probes.cancel();
         (track.known.ready, track.known.started) = (false, false);
         let ran = ended.ran();
-        let again = restarts(&desc, c, ended.code, ran);
+        let again = track.known.again || restarts(&desc, c, ended.code, ran);
+        if track.known.again {
+            track.pause = 0;
+        }
         if let Run::Ended(before) = std::mem::replace(&mut track.known.run, Run::Ended(ended)) {
             track.known.last = Some(before);
         }

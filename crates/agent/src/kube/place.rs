@@ -178,9 +178,12 @@ impl Agent {
         std::fs::write(etc.join("hosts"), hosts(desc, &names, &addresses))?;
         std::fs::write(etc.join("resolv.conf"), resolv_conf(desc, node))?;
         let mut namespaces = None;
-        if !desc.host_network() || !desc.spec.host_ipc.unwrap_or(false) {
+        let processes = desc.spec.share_process_namespace.unwrap_or(false);
+        if !desc.host_network() || !desc.spec.host_ipc.unwrap_or(false) || processes {
             let dir = run.join("ns");
-            self.runtime().keep_namespaces(&dir, &names.hostname).await?;
+            self.runtime()
+                .keep_namespaces(&dir, &names.hostname, processes)
+                .await?;
             namespaces = Some(dir);
         }
         let mut shm = None;

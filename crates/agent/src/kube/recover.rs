@@ -1,76 +1,17 @@
-//! What a pod's worker finds when it begins, and what it does when limits change.
+//! What a pod's worker finds when it begins.
 
 use std::sync::Arc;
 
 use tripod_model::Time;
 use tripod_model::container::{ContainerStatus, HealthStatus};
 
-use super::desc::{Desc, PodDesc, Role};
+use super::desc::{Desc, Role};
 use super::notes::PAUSES;
-use super::resources;
 use super::status::{Ended, Run};
 use super::worker::Worker;
-use crate::UpdateContainer;
 use crate::record::{ContainerRecord, Owner};
 
 impl Worker {
-    /// Limits that changed are changed in place, or by a restart where the container's policy says so.
-    pub(super) fn resize(&mut self, before: &PodDesc) {
-        let desc = self.desc.clone();
-        let mut changed = false;
-        for c in &desc.containers {
-            let Some(old) = before.get(c.name()) else { continue };
-            if old.container.resources == c.container.resources {
-                continue;
-            }
-            changed = true;
-            let Some(track) = self.tracks.get(c.name()) else {
-                continue;
-            };
-            if !matches!(track.known.run, Run::Running { .. }) || track.busy.is_some() {
-                continue;
-            }
-            let list = |d: &Desc, name: &str| {
-                let r = d.container.resources.clone().unwrap_or_default();
-                (
-                    r.limits.and_then(|l| l.get(name).cloned()),
-                    r.requests.and_then(|l| l.get(name).cloned()),
-                )
-            };
-            let restart = c.container.resize_policy.iter().flatten().any(|p| {
-                p.restart_policy == "RestartContainer"
-                    && list(c, &p.resource_name) != list(old, &p.resource_name)
-            });
-            if restart {
-                self.stop(c.name(), Some("resize requires restart"));
-                continue;
-            }
-            let (agent, id, notify) = (self.agent.clone(), track.known.id.clone(), self.notify.clone());
-            let (desc, name) = (desc.clone(), c.name().to_owned());
-            tokio::spawn(async move {
-                let Some(c) = desc.get(&name) else { return };
-                let Ok(record) = agent.container(&id) else { return };
-                let resources = super::translate::resized(&desc, c, &record.spec.resources);
-                let update = UpdateContainer {
-                    resources: Some(resources),
-                    restart: None,
-                };
-                if let Err(e) = agent.update_container(&id, update).await {
-                    notify.warn(c, "ResizeError", &format!("resize failed: {}", e.message));
-                }
-            });
-        }
-        if changed {
-            let agent = self.agent.clone();
-            tokio::spawn(async move {
-                let limits = resources::pod_limits(&desc);
-                if let Err(e) = agent.runtime().group(&resources::cgroup(&desc), &limits).await {
-                    tracing::warn!("the limits of pod {} stay: {e}", desc.key());
-                }
-            });
-        }
-    }
-
     /// Takes over what a former daemon, or a former session of this one, left of the pod.
     pub(super) async fn recover(&mut self) {
         let desc = self.desc.clone();
@@ -124,6 +65,7 @@ impl Worker {
                 self.probe(c, &id);
             }
         }
+        self.resume_resize();
     }
 
     async fn recover_run(&mut self, c: &Desc, newest: &ContainerRecord, before: Option<Ended>) {
@@ -156,6 +98,8 @@ impl Worker {
         track.known.last = before;
         track.pause = if attempt == 0 { 0 } else { PAUSES.0 };
         if newest.is_running() {
+            let told = told.and_then(|t| serde_json::from_value(t.get("resources")?.clone()).ok());
+            track.known.resources = told.or_else(|| c.container.resources.clone());
             track.known.run = Run::Running {
                 at: newest.state.started_at.unwrap_or_else(Time::now),
             };

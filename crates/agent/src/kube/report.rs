@@ -6,11 +6,13 @@ use tokio::sync::{mpsc, watch};
 use tripod_model::Time;
 use tripod_model::container::HealthStatus;
 use tripod_model::k8s_openapi::api::core::v1::PodStatus;
-use tripod_model::session::PodReport;
+use tripod_model::session::{PodEvent, PodReport};
 use tripod_model::swarm::TaskState;
 
 use super::desc::{PodDesc, Role};
-use super::status::{Known, Run};
+use super::status::{self, Known, Run};
+use super::track::Busy;
+use super::worker::Worker;
 use crate::pods::Wish;
 
 /// The report; `status` is complete.
@@ -44,6 +46,41 @@ pub(super) fn report(desc: &PodDesc, status: PodStatus, known: &BTreeMap<String,
             .collect(),
         kube: Some(Box::new(status)),
         ..PodReport::default()
+    }
+}
+
+impl Worker {
+    /// Tells the manager what is new.
+    pub(super) fn report(&mut self) {
+        let known: BTreeMap<String, Known> = self
+            .tracks
+            .iter()
+            .map(|(n, t)| (n.clone(), t.known.clone()))
+            .collect();
+        let status = status::status(&self.facts(&known, self.clock.now()));
+        let same = self.last.as_ref() == Some(&status) && !self.health_told;
+        // What a start tells on its way goes with its outcome, which comes in a moment: one write instead of four.
+        let on_the_way = |e: &PodEvent| matches!(e.reason.as_str(), "Pulled" | "Created" | "Started");
+        let starting = self.tracks.values().any(|t| t.busy == Some(Busy::Starting));
+        if same && (self.events.is_empty() || starting && self.events.iter().all(on_the_way)) {
+            return;
+        }
+        self.health_told = false;
+        self.agent
+            .set_pod_status(&self.desc.key(), self.desc.uid(), &status);
+        self.last = Some(status.clone());
+        let mut report = report(&self.desc, status, &known);
+        report.events = std::mem::take(&mut self.events);
+        // The session has ended when nobody takes it: the next one begins with what is then true.
+        let _ = self.reports.send(report);
+    }
+
+    pub(super) fn report_gone(&mut self) {
+        let Some(status) = self.last.clone() else { return };
+        let mut report = report(&self.desc, status, &BTreeMap::new());
+        report.events = std::mem::take(&mut self.events);
+        report.gone = true;
+        let _ = self.reports.send(report);
     }
 }
 

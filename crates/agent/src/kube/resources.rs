@@ -99,7 +99,10 @@ pub(super) fn pod_limits(desc: &PodDesc) -> Resources {
     let number = |n: i128| i64::try_from(n).unwrap_or(i64::MAX);
     Resources {
         cpu_shares: number(shares).clamp(2, 262_144),
-        nano_cpus: number(nano),
+        nano_cpus: match number(nano) {
+            0 => 0,
+            n => n.max(super::translate::LEAST_CPU),
+        },
         memory: number(bytes),
         memory_swap: number(bytes),
         ..Resources::default()
@@ -138,6 +141,11 @@ fn sum(desc: &PodDesc, limits: bool, name: &str) -> (i128, bool) {
     }
     let regular: i128 = desc.of_role(Role::Regular).map(|c| take(&c.container)).sum();
     (peak.max(sidecars + regular), every)
+}
+
+/// What a pod asks of its node, in thousandths.
+pub(super) fn requested(desc: &PodDesc, name: &str) -> i128 {
+    sum(desc, false, name).0
 }
 
 /// How readily the kernel kills a container when memory is short.

@@ -6,12 +6,14 @@ use tripod_model::Time;
 use tripod_model::container::HealthStatus;
 use tripod_model::k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, PodCondition, PodIP, PodStatus, VolumeMountStatus,
+    ContainerUser, HostIP, LinuxContainerUser, PodCondition, PodIP, PodStatus, ResourceRequirements,
+    VolumeMountStatus,
 };
 use tripod_model::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
 
 use super::desc::{Desc, PodDesc, Role};
 use super::env::Addresses;
+use super::resize::Pending;
 use super::resources;
 use super::step::{Life, restarts};
 
@@ -65,6 +67,12 @@ pub(super) struct Known {
     /// Its readiness probe passed, or it has none.
     pub ready: bool,
     pub health: HealthStatus,
+    /// It was ended to be run anew.
+    pub again: bool,
+    /// Requests and limits with which it runs.
+    pub resources: Option<ResourceRequirements>,
+    /// They are being changed; why that failed, where it did.
+    pub resizing: Option<String>,
     /// User, group and further groups of its process.
     pub user: Option<(i64, i64, Vec<i64>)>,
 }
@@ -92,6 +100,11 @@ pub(super) struct Verdict {
     pub message: String,
 }
 
+impl Verdict {
+    /// Of a pod that takes more of its node than it may.
+    pub(super) const EVICTED: &str = "Evicted";
+}
+
 /// What a status is made of.
 pub(super) struct Facts<'a> {
     pub desc: &'a PodDesc,
@@ -105,6 +118,8 @@ pub(super) struct Facts<'a> {
     pub over: bool,
     /// It failed as a whole.
     pub verdict: Option<&'a Verdict>,
+    /// Why resources that it is to have are not given to it.
+    pub pending: Option<&'a Pending>,
     pub started: Option<Time>,
     pub before: Option<&'a PodStatus>,
     pub now: Time,
@@ -170,7 +185,7 @@ fn phase(f: &Facts<'_>) -> &'static str {
             Run::Running { .. } => running += 1,
             Run::Ended(e) => {
                 failed += usize::from(e.code != 0);
-                again += usize::from(restarts(f.desc, c, e.code, e.ran()));
+                again += usize::from(k.again || restarts(f.desc, c, e.code, e.ran()));
             }
         }
     }
@@ -213,11 +228,12 @@ fn container(f: &Facts<'_>, c: &Desc) -> ContainerStatus {
         _ => running && k.ready && k.started,
     };
     let id = |id: &str| (!id.is_empty()).then(|| format!("tripod://{id}"));
-    let resources = c
-        .container
-        .resources
-        .clone()
-        .filter(|r| r.limits.is_some() || r.requests.is_some());
+    let some = |r: &ResourceRequirements| r.limits.is_some() || r.requests.is_some();
+    let allocated = c.container.resources.as_ref().and_then(|r| r.requests.clone());
+    let resources = match running {
+        true => k.resources.clone(),
+        false => c.container.resources.clone(),
+    };
     ContainerStatus {
         name: c.name().to_owned(),
         image: c.container.image.clone().unwrap_or_default(),
@@ -231,8 +247,8 @@ fn container(f: &Facts<'_>, c: &Desc) -> ContainerStatus {
         restart_count: i32::try_from(k.restarts).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: Some(last),
-        allocated_resources: resources.as_ref().and_then(|r| r.requests.clone()),
-        resources,
+        allocated_resources: allocated,
+        resources: resources.filter(some),
         user: k.user.map(|(uid, gid, groups)| ContainerUser {
             linux: Some(LinuxContainerUser {
                 uid,
@@ -368,6 +384,23 @@ fn conditions(f: &Facts<'_>, phase: &str) -> Vec<PodCondition> {
         _ => containers_ready.clone(),
     };
     let placed = (f.placed, "", String::new());
+    let mut more = Vec::new();
+    if let Some(pending) = f.pending {
+        more.push((
+            "PodResizePending",
+            (true, pending.reason, pending.message.clone()),
+        ));
+    }
+    if let Some(verdict) = f.verdict.filter(|v| v.reason == Verdict::EVICTED) {
+        more.push((
+            "DisruptionTarget",
+            (true, "TerminationByKubelet", verdict.message.clone()),
+        ));
+    }
+    if let Some(error) = f.known.values().filter_map(|k| k.resizing.clone()).max() {
+        let reason = if error.is_empty() { "" } else { "Error" };
+        more.push(("PodResizeInProgress", (true, reason, error)));
+    }
     [
         ("PodReadyToStartContainers", placed),
         ("Initialized", initialized),
@@ -375,6 +408,7 @@ fn conditions(f: &Facts<'_>, phase: &str) -> Vec<PodCondition> {
         ("ContainersReady", containers_ready),
     ]
     .into_iter()
+    .chain(more)
     .map(|(kind, (holds, reason, message))| {
         let status = if holds { "True" } else { "False" };
         let before = f

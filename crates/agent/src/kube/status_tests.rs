@@ -41,6 +41,7 @@ fn make(spec: Value, runs: &[(&str, Run)], over: bool, change: impl Fn(&mut Know
         ending: false,
         over,
         verdict: None,
+        pending: None,
         started: None,
         before: None,
         now: Time::UNIX_EPOCH,

@@ -18,6 +18,8 @@ pub(super) struct Seen {
     pub not_before: Option<Time>,
     /// Verdict of its health check.
     pub health: HealthStatus,
+    /// It was ended to be run anew, whatever its restart policy.
+    pub again: bool,
 }
 
 /// Where a container is in its life.
@@ -102,6 +104,11 @@ impl View<'_> {
         self.seen.get(name).cloned().unwrap_or_default()
     }
 
+    /// Whether a container that ended is to run again.
+    fn restarts(&self, c: &Desc, code: i64, ran: i64) -> bool {
+        self.seen.get(c.name()).is_some_and(|s| s.again) || restarts(self.desc, c, code, ran)
+    }
+
     fn life(&self, name: &str) -> Life {
         self.seen(name).life
     }
@@ -172,7 +179,7 @@ pub(super) fn decide(view: &View<'_>) -> Plan {
 /// Whether no regular container runs or will run again, or an init container failed for good.
 pub(super) fn finished(view: &View<'_>) -> bool {
     let done = |c: &Desc| match view.life(c.name()) {
-        Life::Ended { code, ran } => !restarts(view.desc, c, code, ran),
+        Life::Ended { code, ran } => !view.restarts(c, code, ran),
         _ => false,
     };
     let essential = |c: &Desc| c.ext.essential && done(c);
@@ -238,7 +245,7 @@ fn consider(view: &View<'_>, c: &Desc, plan: &mut Plan) {
         return;
     }
     if let Life::Ended { code, ran } = seen.life
-        && !restarts(view.desc, c, code, ran)
+        && !view.restarts(c, code, ran)
     {
         return;
     }

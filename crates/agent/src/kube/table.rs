@@ -57,6 +57,26 @@ impl Agent {
         }
     }
 
+    /// What the other pods here were given: processors and memory, in thousandths.
+    pub(super) fn allocated_to_others(&self, uid: &str) -> super::resize::Amounts {
+        let statuses = self
+            .inner
+            .pods
+            .statuses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut sums = super::resize::Amounts::new();
+        let others = statuses.values().filter(|(u, _)| u != uid).map(|(_, s)| s);
+        let live = others.filter(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        for container in live.flat_map(|s| s.container_statuses.iter().flatten()) {
+            for name in ["cpu", "memory"] {
+                let amount = container.allocated_resources.as_ref().and_then(|a| a.get(name));
+                *sums.entry(name).or_default() += amount.and_then(super::quantity::milli).unwrap_or(0);
+            }
+        }
+        sums
+    }
+
     /// Held by the pod's worker.
     pub(super) fn pod_lock(&self, uid: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self

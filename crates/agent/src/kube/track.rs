@@ -9,9 +9,11 @@ use tripod_model::Time;
 use tripod_model::session::PodEvent;
 
 use super::actions::{Begun, Failure};
+use super::desc::PodDesc;
 use super::place::{Place, PlaceError};
 use super::probes::Kind;
 use super::status::Known;
+use super::usage::Usage;
 
 /// What tasks tell the worker.
 pub(super) enum Note {
@@ -24,6 +26,10 @@ pub(super) enum Note {
     /// The run of that identifier changed: it ended, or its health did.
     Changed(String, String),
     Stopped(String),
+    /// The limits of a run are those of a description, or could not be made so.
+    Resized(String, String, Arc<PodDesc>, Result<(), String>),
+    /// What the pod takes of its node's disk.
+    Used(Usage),
     Probed {
         name: String,
         id: String,

@@ -1,7 +1,7 @@
 //! From a container of a pod to the neutral description that the node runs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tripod_model::container::{
     ContainerSpec, HealthCheck, Mount, MountKind, NamespaceMode, NetworkAttachment, PortSpec, Resources,
@@ -23,6 +23,9 @@ use crate::ports::SANDBOX_MODE;
 /// Where profiles named by `localhostProfile` are, as for every kubelet.
 const SECCOMP_PROFILES: &str = "/var/lib/kubelet/seccomp";
 
+/// The least limit of processor time, in thousand-millionths of a processor.
+pub(super) const LEAST_CPU: i64 = 10_000_000;
+
 /// What a container's description is made from.
 pub(super) struct Sources<'a> {
     pub desc: &'a PodDesc,
@@ -30,6 +33,8 @@ pub(super) struct Sources<'a> {
     pub image: &'a Image,
     pub inputs: &'a Inputs,
     pub place: &'a Place,
+    /// Where the files of images are that it mounts, by name of the volume.
+    pub image_volumes: &'a BTreeMap<String, PathBuf>,
     /// File for the termination message, on the host.
     pub message: &'a Path,
     /// Containers of the pod that run, by name.
@@ -73,7 +78,7 @@ pub(super) fn describe(s: &Sources<'_>) -> Result<ContainerSpec> {
         resources: limits(desc, c),
         security: security(s)?,
         log: c.ext.log.clone().unwrap_or_default(),
-        init: c.ext.init || desc.spec.share_process_namespace.unwrap_or(false),
+        init: c.ext.init,
         network: NetworkAttachment {
             mode: match desc.host_network() {
                 true => "host".into(),
@@ -222,7 +227,10 @@ fn limits(desc: &PodDesc, c: &Desc) -> Resources {
         },
         memory_swappiness: ext.memory_swappiness,
         memory_reservation: ext.memory_reservation,
-        nano_cpus: limit.and_then(|m| i64::try_from(m * 1_000_000).ok()).unwrap_or(0),
+        // The kernel knows no quota below a hundredth of a processor.
+        nano_cpus: limit
+            .and_then(|m| i64::try_from(m * 1_000_000).ok())
+            .map_or(0, |n| if n > 0 { n.max(LEAST_CPU) } else { 0 }),
         cpu_shares: if ext.cpu_shares > 0 {
             ext.cpu_shares
         } else {
@@ -297,12 +305,10 @@ fn processes(s: &Sources<'_>) -> NamespaceMode {
     if spec.host_pid.unwrap_or(false) {
         return NamespaceMode::Host;
     }
-    if spec.share_process_namespace.unwrap_or(false) {
-        // That of the container that was there first.
-        let first = s.desc.containers.iter().find_map(|c| s.running.get(c.name()));
-        return first.map_or(NamespaceMode::Shareable, |id| {
-            NamespaceMode::Container(id.clone())
-        });
+    if spec.share_process_namespace.unwrap_or(false)
+        && let Some(dir) = &s.place.namespaces
+    {
+        return NamespaceMode::Path(dir.join("pid"));
     }
     let target = s.c.target.as_ref().and_then(|t| s.running.get(t));
     match target {
@@ -348,7 +354,8 @@ fn mounts(s: &Sources<'_>, expand: &dyn Fn(&String) -> String) -> Result<Vec<Mou
     let volumes = &s.place.volumes;
     let mut all: Vec<Mount> = Vec::new();
     for m in k.volume_mounts.iter().flatten() {
-        let root = volumes.paths.get(&m.name).ok_or_else(|| {
+        let image = s.image_volumes.get(&m.name);
+        let root = volumes.paths.get(&m.name).or(image).ok_or_else(|| {
             Error::invalid(format_args!(
                 "cannot find volume \"{}\" to mount into container \"{}\"",
                 m.name, k.name
@@ -373,7 +380,8 @@ fn mounts(s: &Sources<'_>, expand: &dyn Fn(&String) -> String) -> Result<Vec<Mou
             true => m.mount_path.clone(),
             false => format!("/{}", m.mount_path),
         };
-        let read_only = m.read_only.unwrap_or(false) || volumes.read_only.contains(&m.name);
+        let read_only =
+            m.read_only.unwrap_or(false) || image.is_some() || volumes.read_only.contains(&m.name);
         all.push(Mount {
             propagation: match m.mount_propagation.as_deref() {
                 Some("HostToContainer") => "rslave".into(),

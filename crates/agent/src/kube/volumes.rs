@@ -53,7 +53,8 @@ impl Agent {
         addresses: &Addresses,
     ) -> Result<Volumes, Failed> {
         let mut out = Volumes::default();
-        for volume in desc.spec.volumes.iter().flatten() {
+        // Images are made ready with the containers that mount them.
+        for volume in desc.spec.volumes.iter().flatten().filter(|v| v.image.is_none()) {
             let settled = self
                 .settle_volume(desc, inputs, addresses, volume, &mut out)
                 .await;
@@ -237,6 +238,7 @@ impl Agent {
     /// Takes everything away that a pod kept.
     pub(super) async fn remove_volumes(&self, uid: &str) {
         let run = self.pod_run_dir(uid);
+        self.drop_image_volumes(uid).await;
         for kind in ["memory", "mounts"] {
             for entry in fs::read_dir(run.join(kind)).into_iter().flatten().flatten() {
                 if let Err(e) = self.inner.ports.volumes.unmount_at(&entry.path()).await {

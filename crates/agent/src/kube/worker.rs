@@ -15,6 +15,7 @@ use super::actions::{Notifier, StartOrder};
 use super::desc::PodDesc;
 use super::env::Addresses;
 use super::inputs::Inputs;
+use super::resize::Pending;
 use super::status::{self, Facts, Known, Verdict};
 use super::step::{self, Action, Plan, Seen};
 use super::track::{Busy, Clock, Ending, Note, PlaceState, Track};
@@ -23,6 +24,9 @@ use crate::pods::Wish;
 
 /// How long a worker whose session is over waits for what it began.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When resources for which there was no room are asked for again.
+const RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// A pod's worker.
 pub(super) struct Worker {
@@ -44,6 +48,8 @@ pub(super) struct Worker {
     pub ending: Option<Ending>,
     pub verdict: Option<Verdict>,
     pub started: Option<Time>,
+    /// Why other resources that it is to have are not given to it.
+    pub pending: Option<Pending>,
     pub over: bool,
     /// When tokens are to be replaced.
     pub rotation: Option<Time>,
@@ -87,6 +93,7 @@ pub(crate) fn spawn(
                     health_told: false,
                     ending: None,
                     verdict: None,
+                    pending: None,
                     over: false,
                     rotation: None,
                     told_gone: false,
@@ -113,6 +120,12 @@ impl Worker {
         self.recover().await;
         if self.started.is_none() {
             self.started = Some(self.clock.now());
+        }
+        if self.tracks.is_empty() && self.verdict.is_none() {
+            self.verdict = super::admit::refusal(&self.desc);
+            if let Some(verdict) = &self.verdict {
+                self.notify.warn_pod(&verdict.reason, &verdict.message);
+            }
         }
         loop {
             self.take_wish();
@@ -155,11 +168,12 @@ impl Worker {
     fn take_wish(&mut self) {
         let wish = self.wishes.borrow_and_update().clone();
         self.gone = wish.gone;
-        if !Arc::ptr_eq(&wish.pod, &self.desc.pod) {
+        let deferred = self.pending.as_ref().is_some_and(|p| p.reason == "Deferred");
+        if !Arc::ptr_eq(&wish.pod, &self.desc.pod) || deferred {
             match PodDesc::new(wish.pod.clone()) {
                 Ok(desc) => {
-                    let before = std::mem::replace(&mut self.desc, Arc::new(desc));
-                    self.resize(&before);
+                    let before = self.desc.clone();
+                    self.accept(desc);
                     // Labels and annotations may be files.
                     if before.pod.metadata.labels != self.desc.pod.metadata.labels
                         || before.pod.metadata.annotations != self.desc.pod.metadata.annotations
@@ -200,7 +214,15 @@ impl Worker {
     /// Keeps the time until which everything is to have ended; a shorter grace brings it forward.
     fn hurry(&mut self) {
         let forced = self.gone && !self.desc.deleting();
-        let grace = if forced { 1 } else { self.desc.grace() };
+        let evicted = self
+            .verdict
+            .as_ref()
+            .is_some_and(|v| v.reason == Verdict::EVICTED);
+        let grace = match (forced, evicted) {
+            (true, _) => 1,
+            (_, true) => 0,
+            _ => self.desc.grace(),
+        };
         let shorter = self.ending.is_none_or(|e| grace < e.grace);
         if !shorter {
             return;
@@ -221,7 +243,7 @@ impl Worker {
         }
     }
 
-    fn facts<'a>(&'a self, known: &'a BTreeMap<String, Known>, now: Time) -> Facts<'a> {
+    pub(super) fn facts<'a>(&'a self, known: &'a BTreeMap<String, Known>, now: Time) -> Facts<'a> {
         Facts {
             desc: &self.desc,
             known,
@@ -230,6 +252,7 @@ impl Worker {
             ending: self.ends(),
             over: self.over,
             verdict: self.verdict.as_ref(),
+            pending: self.pending.as_ref(),
             started: self.started,
             before: self.last.as_ref(),
             now,
@@ -252,6 +275,7 @@ impl Worker {
                     busy: t.busy.is_some() && !handled,
                     not_before: t.not_before,
                     health: t.known.health,
+                    again: t.known.again,
                 };
                 (name.clone(), seen)
             })
@@ -279,21 +303,11 @@ impl Worker {
             match action {
                 Action::Settle => self.settle(),
                 Action::Leave => self.leave(),
-                // The first one makes the namespace of processes that the others join.
-                Action::Start(_) if self.awaits_first() => {}
                 Action::Start(name) => self.start(&name),
                 Action::Stop(name) => self.stop(&name, None),
             }
         }
         plan
-    }
-
-    /// Whether the container that makes the shared namespace of processes is being started.
-    fn awaits_first(&self) -> bool {
-        let runs = |t: &Track| matches!(t.known.run, status::Run::Running { .. });
-        self.desc.spec.share_process_namespace.unwrap_or(false)
-            && !self.tracks.values().any(runs)
-            && self.tracks.values().any(|t| t.busy == Some(Busy::Starting))
     }
 
     fn settle(&mut self) {
@@ -394,7 +408,12 @@ impl Worker {
             .deadline(self.started)
             .filter(|_| self.verdict.is_none() && !self.over);
         let rotation = self.rotation.filter(|_| !self.over);
-        let at = [wake, deadline, rotation].into_iter().flatten().min();
+        let deferred = self
+            .pending
+            .as_ref()
+            .filter(|p| p.reason == "Deferred" && !self.over);
+        let retry = deferred.and_then(|_| self.clock.now().checked_add(RETRY).ok());
+        let at = [wake, deadline, rotation, retry].into_iter().flatten().min();
         let timer = async {
             match at {
                 None => std::future::pending().await,
@@ -450,38 +469,5 @@ impl Worker {
             }
             _ => None,
         };
-    }
-
-    /// Tells the manager what is new.
-    fn report(&mut self) {
-        let known: BTreeMap<String, Known> = self
-            .tracks
-            .iter()
-            .map(|(n, t)| (n.clone(), t.known.clone()))
-            .collect();
-        let status = status::status(&self.facts(&known, self.clock.now()));
-        let same = self.last.as_ref() == Some(&status) && !self.health_told;
-        // What a start tells on its way goes with its outcome, which comes in a moment: one write instead of four.
-        let on_the_way = |e: &PodEvent| matches!(e.reason.as_str(), "Pulled" | "Created" | "Started");
-        let starting = self.tracks.values().any(|t| t.busy == Some(Busy::Starting));
-        if same && (self.events.is_empty() || starting && self.events.iter().all(on_the_way)) {
-            return;
-        }
-        self.health_told = false;
-        self.agent
-            .set_pod_status(&self.desc.key(), self.desc.uid(), &status);
-        self.last = Some(status.clone());
-        let mut report = super::report::report(&self.desc, status, &known);
-        report.events = std::mem::take(&mut self.events);
-        // The session has ended when nobody takes it: the next one begins with what is then true.
-        let _ = self.reports.send(report);
-    }
-
-    fn report_gone(&mut self) {
-        let Some(status) = self.last.clone() else { return };
-        let mut report = super::report::report(&self.desc, status, &BTreeMap::new());
-        report.events = std::mem::take(&mut self.events);
-        report.gone = true;
-        let _ = self.reports.send(report);
     }
 }

@@ -167,8 +167,12 @@ impl Agent {
                 self.net().remove_sandbox(&sandbox).await?;
             }
         }
+        let of_pods = |snapshot: &str| {
+            let images = |uid: &str| crate::kube::image_volume_snapshot(uid, "");
+            places.iter().any(|(uid, _)| snapshot.starts_with(&images(uid)))
+        };
         for snapshot in self.images().snapshots().await? {
-            if !known.contains(&snapshot) {
+            if !known.contains(&snapshot) && !of_pods(&snapshot) {
                 self.images().discard(&snapshot).await?;
             }
         }

@@ -248,8 +248,9 @@ pub trait Runtime: Send + Sync {
     /// Changes limits of a running container.
     async fn update(&self, id: &str, resources: &Resources) -> Result<()>;
     /// Keeps an IPC and a UTS namespace with this host name at `dir/ipc` and `dir/uts`, for the containers of a pod
-    /// ([`tripod_model::container::NamespaceMode::Path`]); nothing to do when they are there.
-    async fn keep_namespaces(&self, dir: &std::path::Path, hostname: &str) -> Result<()>;
+    /// ([`tripod_model::container::NamespaceMode::Path`]), and at `dir/pid` one of `processes` that outlives each of
+    /// them; nothing to do when they are there.
+    async fn keep_namespaces(&self, dir: &std::path::Path, hostname: &str, processes: bool) -> Result<()>;
     /// Lets them go.
     async fn drop_namespaces(&self, dir: &std::path::Path) -> Result<()>;
     /// Makes a cgroup below which containers have theirs (`Resources::cgroup_parent`), with limits of its own; or

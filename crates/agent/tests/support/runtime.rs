@@ -238,7 +238,7 @@ impl Runtime for FakeRuntime {
         self.script.step("runtime.update", id).await
     }
 
-    async fn keep_namespaces(&self, _: &std::path::Path, hostname: &str) -> Result<()> {
+    async fn keep_namespaces(&self, _: &std::path::Path, hostname: &str, _: bool) -> Result<()> {
         self.script.step("runtime.keep_namespaces", hostname).await
     }
 

@@ -51,6 +51,7 @@ pub(super) async fn insert(
         let mut candidate = object.clone();
         prepare::birth(call, target, &mut candidate)?;
         prepare::strategy_create(kind, &mut candidate);
+        prepare::stamp_taints(kind, &mut candidate, call.now());
         if name(&candidate).is_empty() {
             return Err(Failure::invalid(
                 kind,

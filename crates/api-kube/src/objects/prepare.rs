@@ -214,6 +214,21 @@ pub(super) fn count(kind: &Kind, old: &Value, new: &mut Value, sub: Option<&str>
     }
 }
 
+/// When a taint came that ends pods: tolerations count from then.
+pub(super) fn stamp_taints(kind: &Kind, object: &mut Value, now: Time) {
+    if kind.resource() != "nodes" {
+        return;
+    }
+    let Some(Value::Array(taints)) = object.pointer_mut("/spec/taints") else {
+        return;
+    };
+    for taint in taints {
+        if taint["effect"] == "NoExecute" && taint["timeAdded"].is_null() {
+            taint["timeAdded"] = format_time(now, false).into();
+        }
+    }
+}
+
 /// What Tripod adds to built-in kinds is not the client's to drop.
 fn keep_own(kind: &Kind, old: &Value, new: &mut Value) {
     let paths: &[&[&str]] = match kind.resource().as_str() {

@@ -71,6 +71,7 @@ pub(super) async fn change_as(
         let mut new = make(&old)?;
         let based_on = check_preconditions(target, &stored, &new)?;
         prepare::inherit(kind, &old, &mut new, target.sub.map(|s| s.name));
+        prepare::stamp_taints(kind, &mut new, call.now());
         crate::admission::update(call, target, &old, &mut new)?;
         let sub = target.sub.map(|s| s.name);
         validate::update(kind.storage(), &old, &new, sub)?;

@@ -1,5 +1,6 @@
 //! Logs of containers.
 
+use base64::Engine as _;
 use futures::StreamExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tripod_model::Time;
@@ -7,7 +8,8 @@ use tripod_model::door::LogRequest;
 use tripod_schema::failure::Result;
 use tripod_schema::{Cause, Failure};
 
-use super::{container, node_failure, pod};
+use super::websocket::{Message, Sink, Source};
+use super::{Transport, container, node_failure, pod, transport, upgrade};
 use crate::call::Call;
 use crate::reply::Reply;
 use crate::target::Target;
@@ -28,11 +30,54 @@ pub(crate) async fn log(call: &Call, target: &Target) -> Reply {
     };
     let records = door.logs(request).await.map_err(|e| node_failure(&e))?;
     let bytes = tripod_engine::log_bytes(records, call.query.flag("timestamps"), limit);
+    if call
+        .header("upgrade")
+        .is_some_and(|u| u.eq_ignore_ascii_case("websocket"))
+    {
+        return over_websocket(call, bytes);
+    }
     let body = crate::watch::body(bytes.map(|piece| piece.map_err(Into::into)));
     let mut response = http::Response::new(body);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+/// The log in messages of bytes, or of base64 where the client says so.
+fn over_websocket(
+    call: &Call,
+    mut bytes: impl futures::Stream<Item = tripod_model::Result<bytes::Bytes>> + Send + Unpin + 'static,
+) -> Reply {
+    let transport = transport(call, &["binary.k8s.io", "base64.binary.k8s.io"])?;
+    let coded =
+        matches!(&transport, Transport::WebSocket { protocol: Some(p), .. } if p.starts_with("base64"));
+    let (response, coming) = upgrade(call, &transport);
+    tokio::spawn(async move {
+        let Some(connection) = coming.await else { return };
+        let (reader, writer) = tokio::io::split(connection);
+        let (mut source, mut sink) = (Source::new(reader), Sink::new(writer));
+        let sending = async {
+            while let Some(Ok(piece)) = bytes.next().await {
+                let sent = match coded {
+                    true => {
+                        let text = base64::engine::general_purpose::STANDARD.encode(&piece);
+                        sink.text(text.as_bytes()).await
+                    }
+                    false => sink.binary(&[], &piece).await,
+                };
+                if sent.is_err() {
+                    return;
+                }
+            }
+            let _ = sink.close().await;
+        };
+        let leaving = async { while !matches!(source.next().await, None | Some(Message::Close)) {} };
+        tokio::select! {
+            () = sending => {}
+            () = leaving => {}
+        }
+    });
     Ok(response)
 }
 

@@ -118,6 +118,11 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
         self.frame(2, head, body).await
     }
 
+    /// Sends a message of text.
+    pub(super) async fn text(&mut self, body: &[u8]) -> std::io::Result<()> {
+        self.frame(1, &[], body).await
+    }
+
     pub(super) async fn pong(&mut self, body: &[u8]) -> std::io::Result<()> {
         self.frame(10, &[], body).await
     }

@@ -102,13 +102,15 @@ pub(super) fn leave_tainted(w: &mut Work<'_>, pod: &KPod, node: &Node) {
     }
     let list = pod.pod.spec.rest.get("tolerations").cloned().unwrap_or_default();
     let tolerations: Vec<Toleration> = serde_json::from_value(list).unwrap_or_default();
+    // A pod that came after the taint has its whole time.
+    let came = pod.pod.metadata.creation_timestamp.unwrap_or(w.now);
     let mut first: Option<Time> = None;
     for taint in hard {
         let matching: Vec<&Toleration> = tolerations
             .iter()
             .filter(|t| tolerates(std::slice::from_ref(*t), taint))
             .collect();
-        let added = taint.time_added.as_ref().map_or(w.now, |t| t.0);
+        let added = taint.time_added.as_ref().map_or(w.now, |t| t.0).max(came);
         let until = match matching.iter().filter_map(|t| t.toleration_seconds).min() {
             _ if matching.is_empty() => w.now,
             Some(seconds) => later(added, seconds.max(0)),

@@ -131,9 +131,7 @@ impl<'a> Checks<'a> {
             return Verdict::Refused(Reason::Platform);
         }
         let name = &node.metadata.name;
-        let taken = |port: &(PortProtocol, u16)| {
-            d.node_sum(name, |u: &NodeUse| u.host_ports.get(port).copied().unwrap_or(0)) > 0
-        };
+        let taken = |port: &(PortProtocol, u16)| d.node_sum(name, |u: &NodeUse| u.takers(port.0, port.1)) > 0;
         if self.host_ports.iter().any(taken) {
             return Verdict::Refused(Reason::HostPort);
         }

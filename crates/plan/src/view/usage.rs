@@ -1,6 +1,7 @@
 //! What the pods of a node use up.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tripod_model::network::PortProtocol;
@@ -23,6 +24,9 @@ pub(crate) fn reservations(pod: &Pod) -> Option<&ResourceAmounts> {
     pod.swarm()?.template.resources.as_ref()?.reservations.as_ref()
 }
 
+/// A port of a node: on one of its addresses or on all, its protocol and number.
+pub(crate) type HostPortKey = (Option<IpAddr>, PortProtocol, u16);
+
 /// Sums over the pods of a node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeUse {
@@ -38,11 +42,20 @@ pub struct NodeUse {
     pub active: i64,
     /// The same, by service.
     pub by_service: HashMap<String, i64>,
-    /// Ports of the node taken in mode `host`, with the number of takers.
-    pub host_ports: HashMap<(PortProtocol, u16), i64>,
+    /// Ports of the node that are taken, on one of its addresses or on all (`None`), with the number of takers.
+    pub host_ports: HashMap<HostPortKey, i64>,
 }
 
 impl NodeUse {
+    /// How many have a port, on whichever address.
+    pub(crate) fn takers(&self, protocol: PortProtocol, port: u16) -> i64 {
+        let same = self
+            .host_ports
+            .iter()
+            .filter(|((_, p, n), _)| (*p, *n) == (protocol, port));
+        same.map(|(_, count)| count).sum()
+    }
+
     /// Adds (`sign` 1) or takes away (`sign` -1) a pod.
     pub(crate) fn count(&mut self, pod: &Pod, sign: i64) {
         if !holds(pod) {
@@ -61,7 +74,7 @@ impl NodeUse {
             return;
         };
         for port in task.host_ports.iter().filter(|p| p.published != 0) {
-            self.count_port((port.protocol, port.published), sign);
+            self.count_port((None, port.protocol, port.published), sign);
         }
         if pod.state.desired <= DesiredState::Complete {
             self.active += sign;
@@ -88,12 +101,12 @@ impl NodeUse {
         for (name, amount) in asked.other {
             add(&mut self.generic, name, sign * amount);
         }
-        for (_, protocol, port) in host_ports(pod) {
-            self.count_port((protocol, port), sign);
+        for port in host_ports(pod) {
+            self.count_port(port, sign);
         }
     }
 
-    fn count_port(&mut self, port: (PortProtocol, u16), sign: i64) {
+    fn count_port(&mut self, port: HostPortKey, sign: i64) {
         let n = self.host_ports.entry(port).or_default();
         *n += sign;
         if *n == 0 {

@@ -4,6 +4,7 @@ mod files;
 mod namespaces;
 mod notices;
 mod port;
+mod processes;
 mod start;
 mod streams;
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tripod_agent::ports::{Adopted, RuntimeEvent};
 use tripod_model::{Error, Result};
+
+pub(crate) use processes::{FIRST, be_first};
 
 use crate::cgroup::{Cgroup, Mounts};
 use crate::client::Client;

@@ -204,14 +204,25 @@ impl Runtime for OciRuntime {
             .await
     }
 
-    async fn keep_namespaces(&self, dir: &std::path::Path, hostname: &str) -> Result<()> {
+    async fn keep_namespaces(&self, dir: &std::path::Path, hostname: &str, processes: bool) -> Result<()> {
         let (dir, hostname) = (dir.to_owned(), hostname.to_owned());
-        blocking(move || namespaces::keep(&dir, &hostname)).await
+        blocking(move || {
+            namespaces::keep(&dir, &hostname)?;
+            if processes {
+                super::processes::keep(&dir)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn drop_namespaces(&self, dir: &std::path::Path) -> Result<()> {
         let dir = dir.to_owned();
-        blocking(move || namespaces::drop_kept(&dir)).await
+        blocking(move || {
+            super::processes::drop_kept(&dir)?;
+            namespaces::drop_kept(&dir)
+        })
+        .await
     }
 
     async fn group(&self, path: &str, resources: &Resources) -> Result<()> {

@@ -141,7 +141,7 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
         cgroup_parent: spec.resources.cgroup_parent.clone(),
         shared_pid: matches!(
             spec.security.pid,
-            NamespaceMode::Host | NamespaceMode::Container(_)
+            NamespaceMode::Host | NamespaceMode::Container(_) | NamespaceMode::Path(_)
         ),
         tty: spec.tty,
         stdin: spec.open_stdin,

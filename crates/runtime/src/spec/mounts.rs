@@ -110,7 +110,11 @@ fn cgroups(
     options: &[&str],
     for_builtin: bool,
 ) -> Vec<Value> {
-    let named = for_builtin || matches!(spec.security.pid, NamespaceMode::Container(_));
+    let joined = matches!(
+        spec.security.pid,
+        NamespaceMode::Container(_) | NamespaceMode::Path(_)
+    );
+    let named = for_builtin || joined;
     if !named || host.cgroup_v2 || settled.hierarchies.is_empty() {
         return vec![mount("/sys/fs/cgroup", "cgroup", "cgroup", options)];
     }

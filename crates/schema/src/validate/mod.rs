@@ -2,6 +2,7 @@
 
 mod bounds;
 mod core;
+mod limits;
 mod meta;
 mod pod;
 mod required;
@@ -67,7 +68,10 @@ fn spec(kind: &Kind, object: &Value, causes: &mut Causes) {
     }
     let resource = kind.resource();
     match resource.as_str() {
-        "pods" => pod::check(&object["spec"], "spec", causes),
+        "pods" => {
+            pod::check(&object["spec"], "spec", causes);
+            limits::sysctls(&object["spec"], "spec", causes);
+        }
         "deployments.apps"
         | "replicasets.apps"
         | "statefulsets.apps"

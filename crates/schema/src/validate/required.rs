@@ -87,6 +87,7 @@ fn may_be_empty(object: &str, field: &str) -> bool {
             | ("discovery.v1.EndpointSlice", "endpoints")
             | ("core.v1.ConfigMapProjection" | "core.v1.SecretProjection", _)
             | ("core.v1.Taint", "key")
+            | ("storage.v1.CSINodeSpec", "drivers")
             | ("autoscaling.v2.HPAScalingRules", _)
     )
 }

@@ -42,6 +42,15 @@ pub(super) fn check(kind: &Kind, old: &Value, new: &Value, sub: Option<&str>, ca
                 "cannot change roleRef",
             ));
         }
+        "servicecidrs.networking.k8s.io" => {
+            let (before, after) = (list(old, &["spec", "cidrs"]), list(new, &["spec", "cidrs"]));
+            // A range of the other family may join the first one.
+            let joined = before.len() == 1 && after.len() == 2 && before.first() == after.first();
+            if before != after && !joined {
+                causes.push(Cause::invalid("spec.cidrs", &new["spec"]["cidrs"], IMMUTABLE));
+            }
+        }
+        "ipaddresses.networking.k8s.io" => same(&["spec", "parentRef"], causes),
         "priorityclasses.scheduling.k8s.io" => {
             if old["value"] != new["value"] {
                 causes.push(Cause::forbidden("value", "may not be changed in an update."));
@@ -114,7 +123,7 @@ fn pod(old: &Value, new: &Value, sub: Option<&str>, causes: &mut Causes) {
             }
             return;
         }
-        Some("resize") => return,
+        Some("resize") => return super::limits::resize(old, new, causes),
         _ => {}
     }
     let strip = |pod: &Value| -> Map<String, Value> {

@@ -355,7 +355,7 @@ fn node_facts(w: &Work<'_>, node: &Arc<Node>) -> NodeFacts {
             other: used.generic.iter().map(|(k, v)| (k.clone(), *v)).collect(),
         };
         facts.pods = used.active;
-        facts.ports = used.host_ports.keys().map(|(p, n)| (None, *p, *n)).collect();
+        facts.ports = used.host_ports.keys().copied().collect();
     }
     facts
 }
