@@ -92,6 +92,15 @@ impl Document {
         while let Some(at) = rest.iter().position(|b| *b == b'<') {
             out.extend_from_slice(&rest[..at]);
             rest = &rest[at..];
+            // A sign for "less than" begins no tag.
+            if rest
+                .get(1)
+                .is_some_and(|b| !b.is_ascii_alphabetic() && !b"/!?".contains(b))
+            {
+                out.push(b'<');
+                rest = &rest[1..];
+                continue;
+            }
             match end_of_tag(rest) {
                 Some(end) => {
                     self.tag(&rest[..end], &mut out);
