@@ -164,7 +164,7 @@ fn end_of_tag(text: &[u8]) -> Option<usize> {
             (None, b'>') => return Some(i + 1),
             // Only values are quoted: an apostrophe in a comment's or declaration's text is none.
             (None, b'"' | b'\'') if i > 0 && text[..i].trim_ascii_end().ends_with(b"=") => {
-                quote = Some(*byte)
+                quote = Some(*byte);
             }
             (Some(q), b) if q == *b => quote = None,
             _ => {}
