@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) principal: Principal,
     pub(crate) operation: String,
     pub(crate) service: String,
+    /// Address from which the call comes.
+    pub(crate) source: Option<std::net::IpAddr>,
 }
 
 impl std::ops::Deref for Call {

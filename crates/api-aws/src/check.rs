@@ -172,10 +172,24 @@ impl Checker<'_> {
         if self.invalid.is_none() {
             self.invalid = Some((path.to_owned(), value.trim_matches('\'').to_owned()));
         }
+        let path = match self.service.protocol {
+            Protocol::Query => small(path),
+            _ => path.to_owned(),
+        };
         self.broken.push(format!(
             "Value {value} at '{path}' failed to satisfy constraint: {must}"
         ));
     }
+}
+
+/// The query services tell the names of members with a small letter at their beginning.
+fn small(path: &str) -> String {
+    let part = |p: &str| {
+        let mut letters = p.chars();
+        let first = letters.next().map(|c| c.to_ascii_lowercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    path.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 fn below(path: &str, member: &str) -> String {
@@ -212,7 +226,7 @@ mod tests {
                 "CreateRoleRequest",
                 json!({ "RoleName": "a" }),
                 "ValidationError",
-                "AssumeRolePolicyDocument",
+                "'assumeRolePolicyDocument'",
             ),
             (
                 "iam",

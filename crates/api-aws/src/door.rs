@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Map, Value};
 use tripod_edge::{Handler, Peer, Request, Response, full};
 use tripod_engine::{Engine, Manager};
-use tripod_model::aws::{AccessKey, Role, User};
+use tripod_model::aws::{AccessKey, User};
 
 use crate::call::{Call, Inner, Principal};
 use crate::fault::{Fault, Reply};
@@ -55,7 +55,13 @@ impl Aws {
     }
 
     /// The answer, with what is needed to write a refusal in the right form.
-    async fn answer(&self, request: Request, form: &mut Form, id: &str) -> Result<String, Fault> {
+    async fn answer(
+        &self,
+        request: Request,
+        peer: &Peer,
+        form: &mut Form,
+        id: &str,
+    ) -> Result<String, Fault> {
         let (parts, body) = request.into_parts();
         form.of_head(&parts);
         let body = Limited::new(body, BODY).collect().await.map_err(|e| {
@@ -77,23 +83,30 @@ impl Aws {
         let body = inflate(&parts, sent)?;
         let (name, input) = read(service, &parts, &body)?;
         let (signature, operation) = find(service, &name)?;
-        if let Some(shape) = &signature.input {
+        let input = if let Some(shape) = &signature.input {
             let input = match &input {
                 Raw::Json(v) => v.clone(),
                 Raw::Form(fields) => query::input(service, shape, fields)?,
             };
             check::input(service, shape, &input)?;
-            let call = self.call(manager, claim, principal, &name);
-            iam::authorize(&call)?;
-            return write(service, &name, signature, (operation.run)(call, input).await, id);
-        }
-        let call = self.call(manager, claim, principal, &name);
-        iam::authorize(&call)?;
-        let reply = (operation.run)(call, Value::Object(Map::new())).await;
+            input
+        } else {
+            Value::Object(Map::new())
+        };
+        let call = self.call(manager, claim, principal, &name, peer);
+        iam::authorize(&call, &input)?;
+        let reply = (operation.run)(call, input).await;
         write(service, &name, signature, reply, id)
     }
 
-    fn call(&self, manager: Arc<Manager>, claim: Claim, principal: Principal, operation: &str) -> Call {
+    fn call(
+        &self,
+        manager: Arc<Manager>,
+        claim: Claim,
+        principal: Principal,
+        operation: &str,
+        peer: &Peer,
+    ) -> Call {
         Call::new(Inner {
             manager,
             settings: self.settings.clone(),
@@ -101,18 +114,19 @@ impl Aws {
             principal,
             operation: operation.to_owned(),
             service: claim.service,
+            source: peer.address.map(|a| a.ip()),
         })
     }
 }
 
 impl Handler for Aws {
-    async fn handle(&self, request: Request, _peer: Arc<Peer>) -> Response {
+    async fn handle(&self, request: Request, peer: Arc<Peer>) -> Response {
         if crate::task_endpoint::is_meant(request.uri().path()) {
             return crate::task_endpoint::answer(&self.engine, &self.settings, request).await;
         }
         let id = tripod_engine::aws::uid();
         let mut form = Form::default();
-        let (status, body) = match self.answer(request, &mut form, &id).await {
+        let (status, body) = match self.answer(request, &peer, &mut form, &id).await {
             Ok(body) => (200, body),
             Err(fault) => {
                 if fault.status >= 500 {
@@ -273,30 +287,6 @@ fn authenticate(
         user: Some(user.spec.name),
         key: key.spec.id,
     })
-}
-
-/// The policies that speak for a principal: those of the user, or of the session's role.
-pub(crate) fn documents(call: &Call) -> Result<Vec<String>, Fault> {
-    let state = call.state();
-    let (attached, inline) = match &call.principal.user {
-        Some(user) => match state.get::<User>("", &tripod_engine::aws::user_object(user))? {
-            Some(user) => (user.spec.attached, user.spec.inline),
-            None => Default::default(),
-        },
-        None => {
-            let key = state.get::<AccessKey>("", &call.principal.key.to_lowercase())?;
-            let role = key.map(|k| k.spec.session_role).unwrap_or_default();
-            match state.get::<Role>("", &iam::role_object(&role))? {
-                Some(role) => (role.spec.attached, role.spec.inline),
-                None => Default::default(),
-            }
-        }
-    };
-    let mut documents: Vec<String> = inline.into_values().collect();
-    for arn in attached {
-        documents.extend(iam::document_of(&state, &arn)?);
-    }
-    Ok(documents)
 }
 
 /// The body of a request that says `Content-Encoding: gzip`.

@@ -14,8 +14,9 @@ use crate::value::{Get as _, epoch_of};
 
 crate::operations! {
     GetCallerIdentity => identity;
-    AssumeRole => assume, "session policies and MFA are not evaluated";
-    GetSessionToken => session_token, "MFA is not evaluated";
+    AssumeRole => assume, "there are no MFA devices; session tags are not kept";
+    GetSessionToken => session_token, "there are no MFA devices";
+    GetFederationToken => federation_token;
     GetAccessKeyInfo => key_info;
     DecodeAuthorizationMessage => decode, "refused: messages are not encoded";
 }
@@ -68,17 +69,17 @@ async fn assume(call: Call, input: Value) -> Reply {
     let role = role
         .filter(|r| role_arn(call.account(), &r.spec) == arn)
         .ok_or_else(denied)?;
-    let root = format!("arn:aws:iam::{}:root", call.account());
-    if !tripod_plan::iam::trusts(
-        &role.spec.trust,
-        "AWS",
-        &[&call.principal.arn, &root, call.account()],
-    ) {
+    if !crate::iam::may_assume(&call, &input, &role.spec)? {
         return Err(denied());
     }
+    no_mfa(&input)?;
     let seconds = input.number("DurationSeconds").unwrap_or(3600);
     if seconds > role.spec.max_session {
         let text = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.";
+        return Err(Fault::new("ValidationError", text));
+    }
+    if call.principal.user.is_none() && seconds > 3600 {
+        let text = "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining";
         return Err(Fault::new("ValidationError", text));
     }
     let session_arn = format!(
@@ -91,11 +92,71 @@ async fn assume(call: Call, input: Value) -> Reply {
         session_arn: session_arn.clone(),
         session_id: session_id.clone(),
         session_role: role.spec.name.clone(),
+        session_policies: session_policies(&call, &input)?,
         ..AccessKeySpec::default()
     };
     Ok(json!({
         "Credentials": session(&call, spec, seconds).await?,
         "AssumedRoleUser": { "AssumedRoleId": session_id, "Arn": session_arn },
+        "PackedPolicySize": packed(&input), "SourceIdentity": input.get("SourceIdentity"),
+    }))
+}
+
+/// Policies that a session is to be held within: the one given, and managed ones.
+fn session_policies(call: &Call, input: &Value) -> Result<Vec<String>, Fault> {
+    let mut out: Vec<String> = input.maybe("Policy").map(str::to_owned).into_iter().collect();
+    out.iter().try_for_each(|text| crate::iam::document(text))?;
+    for given in input.items("PolicyArns") {
+        let arn = given.text("arn");
+        let text = format!("PolicyArns: {arn} does not exist.");
+        let document = crate::iam::document_of(&call.state(), arn)?;
+        out.push(document.ok_or_else(|| Fault::new("ValidationError", text))?);
+    }
+    Ok(out)
+}
+
+/// Per cent of the room for session policies and tags that is used.
+fn packed(input: &Value) -> Value {
+    let bytes = input.text("Policy").len();
+    match bytes {
+        0 => Value::Null,
+        bytes => (bytes * 100 / 2048).clamp(1, 100).into(),
+    }
+}
+
+/// There are no MFA devices: a code is never right.
+fn no_mfa(input: &Value) -> Result<(), Fault> {
+    if input.maybe("SerialNumber").is_none() && input.maybe("TokenCode").is_none() {
+        return Ok(());
+    }
+    let text = "MultiFactorAuthentication failed with invalid MFA one time pass code.";
+    Err(Fault::new("AccessDenied", text).status(403))
+}
+
+async fn federation_token(call: Call, input: Value) -> Reply {
+    let Some(user) = &call.principal.user else {
+        let text = "Cannot call GetFederationToken with session credentials";
+        return Err(Fault::new("AccessDenied", text).status(403));
+    };
+    let name = input.text("Name");
+    let arn = format!("arn:aws:sts::{}:federated-user/{name}", call.account());
+    let id = format!("{}:{name}", call.account());
+    let mut policies = session_policies(&call, &input)?;
+    if policies.is_empty() {
+        // Without a policy such a session may do nothing.
+        policies.push(json!({ "Version": "2012-10-17", "Statement": [] }).to_string());
+    }
+    let spec = AccessKeySpec {
+        session_arn: arn.clone(),
+        session_id: id.clone(),
+        session_user: user.clone(),
+        session_policies: policies,
+        ..AccessKeySpec::default()
+    };
+    let seconds = input.number("DurationSeconds").unwrap_or(43200);
+    Ok(json!({
+        "Credentials": session(&call, spec, seconds).await?,
+        "FederatedUser": { "FederatedUserId": id, "Arn": arn }, "PackedPolicySize": packed(&input),
     }))
 }
 
@@ -104,6 +165,7 @@ async fn session_token(call: Call, input: Value) -> Reply {
         let text = "Cannot call GetSessionToken with session credentials";
         return Err(Fault::new("AccessDenied", text).status(403));
     };
+    no_mfa(&input)?;
     let spec = AccessKeySpec {
         user: user.clone(),
         ..AccessKeySpec::default()

@@ -95,8 +95,8 @@ async fn metadata(manager: &Manager, pod: &Pod, container: &str, rest: &[&str]) 
     let own = own.ok_or_else(|| not_found("there is no such container"))?;
     match rest {
         [] => Ok(dense(container_metadata(pod, own))),
-        ["task"] => Ok(dense(task_metadata(pod, false))),
-        ["taskWithTags"] => Ok(dense(task_metadata(pod, true))),
+        ["task"] => Ok(dense(task_metadata(manager, pod, false))),
+        ["taskWithTags"] => Ok(dense(task_metadata(manager, pod, true))),
         ["stats"] => {
             let all = stats(manager, pod).await?;
             all.into_iter()
@@ -123,19 +123,22 @@ fn iso(t: Option<Time>) -> Value {
     })
 }
 
-fn task_metadata(pod: &Pod, tags: bool) -> Value {
+fn task_metadata(manager: &Manager, pod: &Pod, tags: bool) -> Value {
+    let stored = manager.db().snapshot();
     let Some(t) = pod.ecs() else { return Value::Null };
     let s = state(pod);
     let (family, revision) = ecs::last_part(&t.definition).rsplit_once(':').unwrap_or_default();
     let amount = |text: &str, unit: f64| text.parse::<f64>().ok().map(|n| n / unit);
     let containers: Value = t.containers.iter().map(|c| container_metadata(pod, c)).collect();
+    let subnet = t.interface.as_ref().map(|i| i.subnet.as_str());
+    let vpc = subnet.and_then(|s| crate::ec2::vpc_of_subnet(&stored, &t.region, s));
     json!({
         "Cluster": format!("arn:aws:ecs:{}:{}:cluster/{}", t.region, t.account, t.cluster),
         "TaskARN": ecs::task_arn(pod), "Family": family, "Revision": revision, "DesiredStatus": life::desired(pod),
         "KnownStatus": s.last_status, "Limits": { "CPU": amount(&t.cpu, 1024.0), "Memory": amount(&t.memory, 1.0) },
         "PullStartedAt": iso(s.pull_started_at), "PullStoppedAt": iso(s.pull_stopped_at),
-        "AvailabilityZone": ecs::zone(pod), "LaunchType": t.launch_type, "Containers": containers,
-        "ServiceName": some(&t.service), "VPCID": t.interface.as_ref().map(|_| crate::ec2::vpc_id(&t.region)),
+        "AvailabilityZone": ecs::zone(&stored, pod), "LaunchType": t.launch_type, "Containers": containers,
+        "ServiceName": some(&t.service), "VPCID": vpc,
         "TaskTags": if tags { json!(s.tags) } else { Value::Null },
     })
 }
@@ -198,7 +201,7 @@ async fn credentials(manager: &Arc<Manager>, settings: &Settings, pod: &Pod) -> 
     let t = pod.ecs().ok_or_else(|| not_found("there is no such task"))?;
     let role = iam::find_role(&manager.db().snapshot(), ecs::last_part(&t.task_role))?;
     let role = role.ok_or_else(|| not_found("the task has no role"))?.spec;
-    if !tripod_plan::iam::trusts(&role.trust, "Service", &["ecs-tasks.amazonaws.com"]) {
+    if !tripod_plan::iam::trusts_service(&role.trust, "ecs-tasks.amazonaws.com") {
         let text = format!(
             "The role {} does not let ecs-tasks.amazonaws.com assume it.",
             role.name

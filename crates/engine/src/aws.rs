@@ -17,11 +17,14 @@ macro_rules! plain {
 }
 plain!(
     User,
+    Group,
+    Account,
     AccessKey,
     Role,
     Policy,
     InstanceProfile,
     SecurityGroup,
+    VpcPart,
     ResourceTags,
     LogGroup,
     LogStream,

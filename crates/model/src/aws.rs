@@ -60,6 +60,28 @@ objects! {
         tags: Tags,
         /// ARN of the boundary.
         boundary: String,
+        /// Names of its groups.
+        groups: Vec<String>,
+    }
+    /// A group of users.
+    Group("Group", "groups.aws.tripod.dev") GroupSpec {
+        /// Name.
+        name: String,
+        /// `/` or `/division/`.
+        path: String,
+        /// `AGPA…`.
+        id: String,
+        /// Attached managed policies, ARNs.
+        attached: Vec<String>,
+        /// Inline policies by name.
+        inline: BTreeMap<String, String>,
+    }
+    /// What is set for the account as a whole; there is one, `account`.
+    Account("Account", "accounts.aws.tripod.dev") AccountSpec {
+        /// Its alias; empty when it has none.
+        alias: String,
+        /// `PasswordPolicy` of the API.
+        password_policy: Option<Value>,
     }
     /// An access key.
     AccessKey("AccessKey", "accesskeys.aws.tripod.dev") AccessKeySpec {
@@ -81,6 +103,10 @@ objects! {
         token: String,
         /// When a session ends.
         expires: Option<Time>,
+        /// Policies that a session is held within.
+        session_policies: Vec<String>,
+        /// Name of the user whose policies a federated session has.
+        session_user: String,
     }
     /// A role.
     Role("Role", "roles.aws.tripod.dev") RoleSpec {
@@ -154,7 +180,16 @@ objects! {
         /// Tags.
         tags: Tags,
     }
-    /// Tags of what has no object of its own (the default VPC and its parts).
+    /// A part of the network that users made, or changed: VPC, subnet, route table, gateway, address …
+    VpcPart("VpcPart", "vpcparts.aws.tripod.dev") VpcPartSpec {
+        /// AWS region.
+        region: String,
+        /// `vpc`, `subnet` …: the resource type of its tags.
+        kind: String,
+        /// It, as the API tells it, without its tags.
+        content: Value,
+    }
+    /// Tags of what has no tags in its object (VPCs and their parts).
     ResourceTags("ResourceTags", "resourcetags.aws.tripod.dev") ResourceTagsSpec {
         /// The resource.
         id: String,

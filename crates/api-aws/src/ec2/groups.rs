@@ -6,21 +6,25 @@ use tripod_model::Time;
 use tripod_model::aws::{GroupRule, SecurityGroup, SecurityGroupSpec};
 
 use super::filter::{filtered, named, paged};
+use super::parts::{self, VPC};
 use super::{fixed_id, rules, vpc_id};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
 use crate::value::{Get as _, tag_list, tags_of};
 
-/// The default group of a region's VPC.
-pub(crate) fn default_group(region: &str) -> String {
-    fixed_id("sg", region, "default")
+/// The default group of a VPC.
+pub(crate) fn default_group(region: &str, vpc: &str) -> String {
+    match vpc == vpc_id(region) {
+        true => fixed_id("sg", region, "default"),
+        false => fixed_id("sg", vpc, "default"),
+    }
 }
 
 /// What the default group is until somebody changes it: its members reach each other, and everything outside.
-fn untouched(region: &str) -> SecurityGroup {
-    let id = default_group(region);
+fn untouched(region: &str, vpc: &str) -> SecurityGroup {
+    let id = default_group(region, vpc);
     let rule = |egress: bool, what: &str| GroupRule {
-        id: fixed_id("sgr", region, what),
+        id: fixed_id("sgr", &id, what),
         egress,
         protocol: "-1".into(),
         from: -1,
@@ -39,7 +43,7 @@ fn untouched(region: &str) -> SecurityGroup {
         region: region.to_owned(),
         name: "default".into(),
         description: "default VPC security group".into(),
-        vpc: vpc_id(region),
+        vpc: vpc.to_owned(),
         rules: vec![within, out],
         tags: Default::default(),
     };
@@ -50,16 +54,20 @@ fn untouched(region: &str) -> SecurityGroup {
 pub(super) fn all(call: &Call) -> Result<Vec<SecurityGroup>, Fault> {
     let mut groups = call.state().list::<SecurityGroup>(None)?;
     groups.retain(|g| g.spec.region == call.region);
-    let default = default_group(&call.region);
-    if !groups.iter().any(|g| g.metadata.name == default) {
-        groups.insert(0, untouched(&call.region));
+    for (at, vpc) in parts::all(call, VPC)?.iter().enumerate() {
+        let vpc = vpc.text("VpcId");
+        let default = default_group(&call.region, vpc);
+        if !groups.iter().any(|g| g.metadata.name == default) {
+            groups.insert(at.min(groups.len()), untouched(&call.region, vpc));
+        }
     }
     Ok(groups)
 }
 
-/// Identifiers of the groups of the caller's region.
-pub(crate) fn group_ids(call: &Call) -> Result<Vec<String>, Fault> {
-    Ok(all(call)?.into_iter().map(|g| g.metadata.name).collect())
+/// Identifiers of the groups of the caller's region, and of the VPC of each.
+pub(crate) fn group_vpcs(call: &Call) -> Result<Vec<(String, String)>, Fault> {
+    let pair = |g: SecurityGroup| (g.metadata.name, g.spec.vpc);
+    Ok(all(call)?.into_iter().map(pair).collect())
 }
 
 pub(super) fn missing(id: &str) -> Fault {
@@ -75,8 +83,9 @@ pub(super) async fn change<T>(
     id: &str,
     change: impl Fn(&mut SecurityGroupSpec) -> Result<T, Fault> + Send + Sync,
 ) -> Result<T, Fault> {
-    if id == default_group(&call.region) && call.state().get::<SecurityGroup>("", id)?.is_none() {
-        let mut group = untouched(&call.region);
+    let there = call.state().get::<SecurityGroup>("", id)?.is_some();
+    let untouched = all(call)?.into_iter().find(|g| !there && g.metadata.name == id);
+    if let Some(mut group) = untouched {
         group.metadata.uid = uid();
         group.metadata.creation_timestamp = Some(call.now());
         // Somebody else may be first.
@@ -108,7 +117,13 @@ pub(super) fn pick(call: &Call, input: &Value) -> Result<String, Fault> {
         let text = "The request must contain the parameter groupName or groupId";
         return Err(Fault::new("MissingParameter", text));
     };
-    let group = all(call)?.into_iter().find(|g| g.spec.name == name);
+    // A name without a VPC is one of the default VPC.
+    let vpc = input
+        .maybe("VpcId")
+        .map_or_else(|| vpc_id(&call.region), str::to_owned);
+    let group = all(call)?
+        .into_iter()
+        .find(|g| g.spec.name == name && g.spec.vpc == vpc);
     group.map(|g| g.metadata.name).ok_or_else(|| missing(name))
 }
 
@@ -148,17 +163,15 @@ pub(super) async fn describe(call: Call, input: Value) -> Reply {
 pub(super) async fn create(call: Call, input: Value) -> Reply {
     let (name, vpc) = (input.text("GroupName"), input.maybe("VpcId").map(str::to_owned));
     let vpc = vpc.unwrap_or_else(|| vpc_id(&call.region));
-    if vpc != vpc_id(&call.region) {
-        return Err(Fault::new(
-            "InvalidVpcID.NotFound",
-            format!("The vpc ID '{vpc}' does not exist"),
-        ));
-    }
+    parts::find(&call, VPC, &vpc)?;
     if name.starts_with("sg-") {
         let text = format!("Invalid value '{name}' for groupName. Must not begin with 'sg-'");
         return Err(Fault::new("InvalidParameterValue", text));
     }
-    if all(&call)?.iter().any(|g| g.spec.name == name) {
+    if all(&call)?
+        .iter()
+        .any(|g| g.spec.name == name && g.spec.vpc == vpc)
+    {
         let text = format!("The security group '{name}' already exists for VPC '{vpc}'");
         return Err(Fault::new("InvalidGroup.Duplicate", text));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tripod_model::pod::Pod;
 
 use super::filter::{filtered, named, paged};
-use super::{groups, network, vpc_id, zone_of_subnet};
+use super::{groups, network, vpc_of_subnet, zone_of_subnet};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
 use crate::value::{Get as _, epoch_of, tag_list};
@@ -36,8 +36,8 @@ fn shown(call: &Call, pod: &Pod, public: Option<&str>, names: &[(String, String)
         .map(|ip| json!({ "PublicIp": ip, "IpOwnerId": "amazon", "PublicDnsName": "" }));
     let attached = format!("eni-attach-{}", interface.id.trim_start_matches("eni-"));
     Some(json!({
-        "NetworkInterfaceId": interface.id, "SubnetId": interface.subnet, "VpcId": vpc_id(&task.region),
-        "AvailabilityZone": zone_of_subnet(&task.region, &interface.subnet), "InterfaceType": "interface",
+        "NetworkInterfaceId": interface.id, "SubnetId": interface.subnet, "VpcId": vpc_of_subnet(&call.state(), &task.region, &interface.subnet),
+        "AvailabilityZone": zone_of_subnet(&call.state(), &task.region, &interface.subnet), "InterfaceType": "interface",
         "Description": call.arn("ecs", &format!("attachment/{}", interface.attachment)), "OwnerId": call.account(),
         "RequesterId": "578734482556", "RequesterManaged": true, "SourceDestCheck": true, "Ipv6Addresses": [],
         "MacAddress": interface.mac, "Status": "in-use", "Groups": groups, "Association": association,

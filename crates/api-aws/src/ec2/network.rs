@@ -1,12 +1,16 @@
-//! The default VPC and its parts: made of the cluster's pod network and the region's name.
+//! The network as it is told: the default VPC and its parts, made of the cluster's pod network and the region's name,
+//! and what users made.
 
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
+use tripod_engine::Snapshot;
+use tripod_model::aws::VpcPart;
 use tripod_model::data::Network;
 
 use super::filter::{filtered, named, paged};
+use super::parts::{self, ACL, GATEWAY, SUBNET, Sort, TABLE, VPC};
 use super::{fixed_id, tags};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
@@ -30,9 +34,99 @@ fn subnet_ids(region: &str) -> [String; 3] {
 }
 
 /// The zone of a subnet of a region.
-pub(crate) fn zone_of_subnet(region: &str, subnet: &str) -> Option<String> {
-    let at = subnet_ids(region).iter().position(|s| s == subnet)?;
-    Some(format!("{region}{}", SUBNETS[at]))
+pub(crate) fn zone_of_subnet(state: &Snapshot, region: &str, subnet: &str) -> Option<String> {
+    if let Some(at) = subnet_ids(region).iter().position(|s| s == subnet) {
+        return Some(format!("{region}{}", SUBNETS[at]));
+    }
+    Some(made(state, region, subnet)?.text("AvailabilityZone").to_owned())
+}
+
+/// The VPC of a subnet of a region.
+pub(crate) fn vpc_of_subnet(state: &Snapshot, region: &str, subnet: &str) -> Option<String> {
+    if subnet_ids(region).iter().any(|s| s == subnet) {
+        return Some(vpc_id(region));
+    }
+    Some(made(state, region, subnet)?.text("VpcId").to_owned())
+}
+
+/// A subnet that a user made.
+fn made(state: &Snapshot, region: &str, subnet: &str) -> Option<Value> {
+    let part = state.get::<VpcPart>("", subnet).ok().flatten()?;
+    (part.spec.region == region && part.spec.kind == SUBNET.kind).then_some(part.spec.content)
+}
+
+/// A zone that a request names, the first when it names none.
+pub(super) fn zone_named(region: &str, name: Option<&str>, id: Option<&str>) -> Result<&'static str, Fault> {
+    let fits = |zone: &&str| match (name, id) {
+        (Some(name), _) => name == format!("{region}{zone}"),
+        (None, Some(id)) => id == zone_id(region, zone),
+        (None, None) => true,
+    };
+    SUBNETS.into_iter().find(fits).ok_or_else(|| {
+        let given = name.or(id).unwrap_or_default();
+        let all: Vec<String> = SUBNETS.iter().map(|z| format!("{region}{z}")).collect();
+        let text = format!(
+            "Value ({given}) for parameter availabilityZone is invalid. Subnets can currently only be created in the \
+             following availability zones: {}.",
+            all.join(", ")
+        );
+        Fault::new("InvalidParameterValue", text)
+    })
+}
+
+/// What is there by itself, of a kind.
+pub(super) fn defaults(call: &Call, sort: Sort) -> Result<Vec<Value>, Fault> {
+    Ok(match sort {
+        VPC => vec![default_vpc(call)?],
+        SUBNET => default_subnets(call)?,
+        TABLE => vec![default_table(call)?],
+        GATEWAY => vec![json!({
+            "InternetGatewayId": fixed_id("igw", &call.region, "igw"), "OwnerId": call.account(),
+            "Attachments": [{ "VpcId": vpc_id(&call.region), "State": "available" }],
+        })],
+        ACL => vec![json!({
+            "NetworkAclId": fixed_id("acl", &call.region, "acl"), "VpcId": vpc_id(&call.region), "IsDefault": true,
+            "OwnerId": call.account(), "Entries": acl_entries(),
+        })],
+        _ => Vec::new(),
+    })
+}
+
+/// The route of a VPC to itself.
+pub(super) fn local_route(cidr: &str) -> Value {
+    json!({ "DestinationCidrBlock": cidr, "GatewayId": "local", "Origin": "CreateRouteTable", "State": "active" })
+}
+
+/// What a default list of access control has.
+pub(super) fn acl_entries() -> Value {
+    let entry = |egress: bool, number: i64, action: &str| {
+        json!({ "CidrBlock": "0.0.0.0/0", "Egress": egress, "Protocol": "-1", "RuleAction": action,
+                "RuleNumber": number })
+    };
+    json!([
+        entry(true, 100, "allow"),
+        entry(true, 32767, "deny"),
+        entry(false, 100, "allow"),
+        entry(false, 32767, "deny")
+    ])
+}
+
+/// A subnet as it is told.
+pub(super) fn subnet(call: &Call, id: &str, vpc: &str, net: Ipv4Net, zone: &str, default: bool) -> Value {
+    let hosts = 1_u64 << (32 - u32::from(net.prefix_len()));
+    json!({
+        "SubnetId": id, "VpcId": vpc, "CidrBlock": net.to_string(), "OwnerId": call.account(),
+        "AvailabilityZone": format!("{}{zone}", call.region), "AvailabilityZoneId": zone_id(&call.region, zone),
+        "State": "available", "DefaultForAz": default, "MapPublicIpOnLaunch": default,
+        "AssignIpv6AddressOnCreation": false, "AvailableIpAddressCount": hosts.saturating_sub(5),
+        "SubnetArn": call.arn("ec2", &format!("subnet/{id}")),
+        "Ipv6CidrBlockAssociationSet": [], "Ipv6Native": false, "EnableDns64": false,
+        "MapCustomerOwnedIpOnLaunch": false,
+        "PrivateDnsNameOptionsOnLaunch": {
+            "HostnameType": "ip-name", "EnableResourceNameDnsARecord": false,
+            "EnableResourceNameDnsAAAARecord": false,
+        },
+    })
 }
 
 fn range(call: &Call) -> Result<Ipv4Net, Fault> {
@@ -44,26 +138,24 @@ fn range(call: &Call) -> Result<Ipv4Net, Fault> {
     })
 }
 
-pub(super) async fn vpcs(call: Call, input: Value) -> Reply {
-    let (id, range) = (vpc_id(&call.region), range(&call)?);
-    let tagged = tags::of(&call, &id)?;
-    let vpc = json!({
-        "VpcId": id, "CidrBlock": range.to_string(), "IsDefault": true, "State": "available",
+fn default_vpc(call: &Call) -> Result<Value, Fault> {
+    let range = range(call)?.to_string();
+    Ok(json!({
+        "VpcId": vpc_id(&call.region), "CidrBlock": range, "IsDefault": true, "State": "available",
         "DhcpOptionsId": fixed_id("dopt", &call.region, "dopt"), "InstanceTenancy": "default",
-        "OwnerId": call.account(), "Tags": tagged,
+        "OwnerId": call.account(),
         "CidrBlockAssociationSet": [{
-            "AssociationId": fixed_id("vpc-cidr-assoc", &call.region, "cidr"), "CidrBlock": range.to_string(),
+            "AssociationId": fixed_id("vpc-cidr-assoc", &call.region, "cidr"), "CidrBlock": range,
             "CidrBlockState": { "State": "associated" },
         }],
         "BlockPublicAccessStates": { "InternetGatewayBlockMode": "off" },
-    });
-    let items = named(
-        vec![vpc],
-        &input.texts("VpcIds"),
-        "VpcId",
-        "InvalidVpcID.NotFound",
-        "vpc ID",
-    )?;
+        "enableDnsSupport": true, "enableDnsHostnames": true, "enableNetworkAddressUsageMetrics": false,
+    }))
+}
+
+pub(super) async fn vpcs(call: Call, input: Value) -> Reply {
+    let items = parts::all(&call, VPC)?;
+    let items = named(items, &input.texts("VpcIds"), "VpcId", VPC.code(), VPC.what())?;
     let known = [
         ("vpc-id", "VpcId"),
         ("cidr", "CidrBlock"),
@@ -77,56 +169,27 @@ pub(super) async fn vpcs(call: Call, input: Value) -> Reply {
     paged(&input, "Vpcs", filtered(items, &input, &known)?)
 }
 
-pub(super) async fn vpc_attribute(call: Call, input: Value) -> Reply {
-    let id = input.text("VpcId");
-    if id != vpc_id(&call.region) {
-        return Err(Fault::new(
-            "InvalidVpcID.NotFound",
-            format!("The vpc ID '{id}' does not exist"),
-        ));
-    }
-    let mut out = json!({ "VpcId": id });
-    let (member, value) = match input.text("Attribute") {
-        "enableDnsSupport" => ("EnableDnsSupport", true),
-        "enableDnsHostnames" => ("EnableDnsHostnames", true),
-        _ => ("EnableNetworkAddressUsageMetrics", false),
-    };
-    out[member] = json!({ "Value": value });
-    Ok(out)
+fn default_subnets(call: &Call) -> Result<Vec<Value>, Fault> {
+    let range = range(call)?;
+    let parts = range
+        .subnets((range.prefix_len() + 2).min(32))
+        .into_iter()
+        .flatten();
+    let zones = subnet_ids(&call.region).into_iter().zip(SUBNETS).zip(parts);
+    let vpc = vpc_id(&call.region);
+    Ok(zones
+        .map(|((id, zone), part)| subnet(call, &id, &vpc, part, zone, true))
+        .collect())
 }
 
 pub(super) async fn subnets(call: Call, input: Value) -> Reply {
-    let range = range(&call)?;
-    let parts: Vec<Ipv4Net> = range
-        .subnets((range.prefix_len() + 2).min(32))
-        .into_iter()
-        .flatten()
-        .take(SUBNETS.len())
-        .collect();
-    let mut items = Vec::new();
-    for ((id, zone), part) in subnet_ids(&call.region).into_iter().zip(SUBNETS).zip(parts) {
-        let hosts = 1_u64 << (32 - u32::from(part.prefix_len()));
-        items.push(json!({
-            "SubnetId": id, "VpcId": vpc_id(&call.region), "CidrBlock": part.to_string(),
-            "AvailabilityZone": format!("{}{zone}", call.region), "AvailabilityZoneId": zone_id(&call.region, zone),
-            "State": "available", "DefaultForAz": true, "MapPublicIpOnLaunch": true,
-            "AssignIpv6AddressOnCreation": false, "AvailableIpAddressCount": hosts.saturating_sub(5),
-            "OwnerId": call.account(), "SubnetArn": call.arn("ec2", &format!("subnet/{id}")),
-            "Ipv6CidrBlockAssociationSet": [], "Ipv6Native": false, "EnableDns64": false,
-            "MapCustomerOwnedIpOnLaunch": false,
-            "PrivateDnsNameOptionsOnLaunch": {
-                "HostnameType": "ip-name", "EnableResourceNameDnsARecord": false,
-                "EnableResourceNameDnsAAAARecord": false,
-            },
-            "Tags": tags::of(&call, &id)?,
-        }));
-    }
+    let items = parts::all(&call, SUBNET)?;
     let items = named(
         items,
         &input.texts("SubnetIds"),
         "SubnetId",
-        "InvalidSubnetID.NotFound",
-        "subnet ID",
+        SUBNET.code(),
+        SUBNET.what(),
     )?;
     let known = [
         ("subnet-id", "SubnetId"),
@@ -242,29 +305,30 @@ pub(super) async fn account_attributes(call: Call, input: Value) -> Reply {
     Ok(json!({ "AccountAttributes": items.collect::<Value>() }))
 }
 
-pub(super) async fn route_tables(call: Call, input: Value) -> Reply {
+fn default_table(call: &Call) -> Result<Value, Fault> {
     let id = fixed_id("rtb", &call.region, "rtb");
     let gateway = fixed_id("igw", &call.region, "igw");
-    let table = json!({
+    Ok(json!({
         "RouteTableId": id, "VpcId": vpc_id(&call.region), "OwnerId": call.account(), "PropagatingVgws": [],
         "Associations": [{
             "Main": true, "RouteTableId": id, "RouteTableAssociationId": fixed_id("rtbassoc", &call.region, "main"),
             "AssociationState": { "State": "associated" },
         }],
         "Routes": [
-            { "DestinationCidrBlock": range(&call)?.to_string(), "GatewayId": "local", "Origin": "CreateRouteTable",
-              "State": "active" },
+            local_route(&range(call)?.to_string()),
             { "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway, "Origin": "CreateRoute", "State": "active" },
         ],
-        "Tags": tags::of(&call, &id)?,
-    });
-    let wanted = input.texts("RouteTableIds");
+    }))
+}
+
+pub(super) async fn route_tables(call: Call, input: Value) -> Reply {
+    let items = parts::all(&call, TABLE)?;
     let items = named(
-        vec![table],
-        &wanted,
+        items,
+        &input.texts("RouteTableIds"),
         "RouteTableId",
-        "InvalidRouteTableID.NotFound",
-        "routeTable ID",
+        TABLE.code(),
+        TABLE.what(),
     )?;
     let known = [
         ("vpc-id", "VpcId"),
@@ -278,6 +342,7 @@ pub(super) async fn route_tables(call: Call, input: Value) -> Reply {
         ),
         ("association.route-table-id", "Associations.RouteTableId"),
         ("route.gateway-id", "Routes.GatewayId"),
+        ("route.nat-gateway-id", "Routes.NatGatewayId"),
         ("route.destination-cidr-block", "Routes.DestinationCidrBlock"),
         ("route.state", "Routes.State"),
     ];
@@ -285,19 +350,14 @@ pub(super) async fn route_tables(call: Call, input: Value) -> Reply {
 }
 
 pub(super) async fn gateways(call: Call, input: Value) -> Reply {
-    let id = fixed_id("igw", &call.region, "igw");
-    let gateway = json!({
-        "InternetGatewayId": id, "OwnerId": call.account(), "Tags": tags::of(&call, &id)?,
-        "Attachments": [{ "VpcId": vpc_id(&call.region), "State": "available" }],
-    });
+    let items = parts::all(&call, GATEWAY)?;
     let wanted = input.texts("InternetGatewayIds");
-    let code = "InvalidInternetGatewayID.NotFound";
     let items = named(
-        vec![gateway],
+        items,
         &wanted,
         "InternetGatewayId",
-        code,
-        "internetGateway ID",
+        GATEWAY.code(),
+        GATEWAY.what(),
     )?;
     let known = [
         ("attachment.vpc-id", "Attachments.VpcId"),
@@ -309,28 +369,23 @@ pub(super) async fn gateways(call: Call, input: Value) -> Reply {
 }
 
 pub(super) async fn acls(call: Call, input: Value) -> Reply {
-    let id = fixed_id("acl", &call.region, "acl");
-    let entry = |egress: bool, number: i64, action: &str| {
-        json!({ "CidrBlock": "0.0.0.0/0", "Egress": egress, "Protocol": "-1", "RuleAction": action,
-                "RuleNumber": number })
-    };
-    let subnets = subnet_ids(&call.region).map(|subnet| {
-        let association = fixed_id("aclassoc", &call.region, &subnet);
-        json!({ "NetworkAclAssociationId": association, "NetworkAclId": id, "SubnetId": subnet })
-    });
-    let acl = json!({
-        "NetworkAclId": id, "VpcId": vpc_id(&call.region), "IsDefault": true, "OwnerId": call.account(),
-        "Associations": subnets, "Tags": tags::of(&call, &id)?,
-        "Entries": [entry(true, 100, "allow"), entry(true, 32767, "deny"), entry(false, 100, "allow"),
-                    entry(false, 32767, "deny")],
-    });
-    let wanted = input.texts("NetworkAclIds");
+    let mut items = parts::all(&call, ACL)?;
+    let subnets = parts::all(&call, SUBNET)?;
+    for acl in &mut items {
+        let own = subnets.iter().filter(|s| s.text("VpcId") == acl.text("VpcId"));
+        let associations = own.map(|s| {
+            let subnet = s.text("SubnetId");
+            let association = fixed_id("aclassoc", &call.region, subnet);
+            json!({ "NetworkAclAssociationId": association, "NetworkAclId": acl["NetworkAclId"], "SubnetId": subnet })
+        });
+        acl["Associations"] = associations.collect();
+    }
     let items = named(
-        vec![acl],
-        &wanted,
+        items,
+        &input.texts("NetworkAclIds"),
         "NetworkAclId",
-        "InvalidNetworkAclID.NotFound",
-        "networkAcl ID",
+        ACL.code(),
+        ACL.what(),
     )?;
     let known = [
         ("vpc-id", "VpcId"),
@@ -375,8 +430,11 @@ mod tests {
         assert_eq!(vpc_id("us-east-1").len(), "vpc-".len() + 17);
         let [a, b, _] = subnet_ids("us-east-1");
         assert_ne!(a, b);
-        assert_eq!(zone_of_subnet("us-east-1", &b).as_deref(), Some("us-east-1b"));
-        assert_eq!(zone_of_subnet("us-east-2", &b), None);
+        assert!(!subnet_ids("us-east-2").contains(&b));
+        assert_eq!(zone_named("us-east-1", None, None).unwrap(), "a");
+        assert_eq!(zone_named("us-east-1", Some("us-east-1c"), None).unwrap(), "c");
+        assert_eq!(zone_named("us-east-1", None, Some("use1-az2")).unwrap(), "b");
+        assert!(zone_named("us-east-1", Some("us-east-1z"), None).is_err());
         assert_eq!(zone_id("us-east-1", "c"), "use1-az3");
         assert_eq!(domain("eu-west-1"), "eu-west-1.compute.internal");
     }

@@ -20,6 +20,22 @@ pub(super) fn of(call: &Call, id: &str) -> Result<Value, Fault> {
     ))
 }
 
+/// The tags of a resource.
+pub(crate) fn of_id(call: &Call, id: &str) -> Tags {
+    let state = call.state();
+    let group = state.get::<SecurityGroup>("", id).ok().flatten();
+    let tags = state.get::<ResourceTags>("", id).ok().flatten();
+    group
+        .map(|g| g.spec.tags)
+        .or(tags.map(|t| t.spec.tags))
+        .unwrap_or_default()
+}
+
+/// Adds tags to a resource.
+pub(super) async fn add(call: &Call, id: &str, tags: &Tags) -> Result<(), Fault> {
+    change(call, id, |t| t.extend(tags.clone())).await
+}
+
 /// What identifiers begin with, and the name of the kind.
 const KINDS: &[(&str, &str)] = &[
     ("vpc-", "vpc"),
@@ -31,9 +47,11 @@ const KINDS: &[(&str, &str)] = &[
     ("igw-", "internet-gateway"),
     ("acl-", "network-acl"),
     ("dopt-", "dhcp-options"),
+    ("nat-", "natgateway"),
+    ("eipalloc-", "elastic-ip"),
 ];
 
-fn kind(id: &str) -> Result<&'static str, Fault> {
+pub(crate) fn kind(id: &str) -> Result<&'static str, Fault> {
     let kind = KINDS
         .iter()
         .find(|(prefix, _)| id.starts_with(prefix))

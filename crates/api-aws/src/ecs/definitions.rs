@@ -90,7 +90,7 @@ pub(super) async fn families(call: Call, input: Value) -> Reply {
 /// The revision that a request names; without a revision it is refused.
 fn exact(call: &Call, named: &str) -> Result<Arc<TaskDefinition>, Fault> {
     if !super::last_part(named).contains(':') {
-        return Err(Fault::client("Invalid revision number. Number: null"));
+        return Err(Fault::client("Revision is missing."));
     }
     find_definition(call, named).ok_or_else(|| Fault::client("The specified task definition does not exist."))
 }
@@ -126,8 +126,12 @@ pub(super) async fn delete(call: Call, input: Value) -> Reply {
     let now = call.now();
     for name in &names {
         let Ok(definition) = exact(&call, name) else {
-            failures.push(json!({ "arn": name, "reason": "TASK_DEFINITION_NOT_FOUND",
-                                  "detail": "The specified task definition does not exist." }));
+            let reason = if super::last_part(name).contains(':') {
+                "The specified task definition does not exist. Specify a valid account, family, revision and try again."
+            } else {
+                "The specified task definition identifier is invalid. Specify a valid name or ARN and try again."
+            };
+            failures.push(json!({ "arn": name, "reason": reason }));
             continue;
         };
         if definition.spec.status == "ACTIVE" {

@@ -89,7 +89,7 @@ pub(super) async fn describe(call: Call, input: Value) -> Reply {
     call.manager.caught_up().await;
     let names = input.texts("containerInstances");
     if names.is_empty() {
-        return Err(Fault::parameter("Container instance cannot be empty."));
+        return Err(Fault::parameter("Container Instances cannot be empty."));
     }
     let tags = input.texts("include").iter().any(|i| i == "TAGS");
     let (mut found, mut failures) = (Vec::new(), Vec::new());

@@ -28,6 +28,7 @@ use crate::fault::{Fault, Reply};
 use crate::value::{Get as _, page};
 
 pub(crate) use shown::zone;
+pub(crate) use tags::of_arn as tags_of_arn;
 
 crate::operations! {
     CreateCluster => clusters::create;
@@ -183,6 +184,18 @@ fn find_definition(call: &Call, named: &str) -> Option<Arc<TaskDefinition>> {
             of_family.max_by_key(|d| d.spec.revision).cloned()
         }
     })
+}
+
+/// The ARN of the revision that a request means, whether there is one or not.
+pub(crate) fn definition_arn(call: &Call, named: &str) -> String {
+    if named.starts_with("arn:") && named.rsplit('/').next().is_some_and(|n| n.contains(':')) {
+        return named.to_owned();
+    }
+    let short = match find_definition(call, named) {
+        Some(d) => format!("{}:{}", d.spec.family, d.spec.revision),
+        None => last_part(named).to_owned(),
+    };
+    call.arn("ecs", &format!("task-definition/{short}"))
 }
 
 /// A definition from which tasks are to be made.

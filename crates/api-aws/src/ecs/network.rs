@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tripod_model::ecs::TaskDefinitionSpec;
 
 use crate::call::Call;
-use crate::ec2::{default_group, group_ids, zone_of_subnet};
+use crate::ec2::{default_group, group_vpcs, vpc_of_subnet};
 use crate::fault::Fault;
 use crate::value::Get as _;
 
@@ -39,27 +39,45 @@ pub(super) fn checked(
     if subnets.len() > 16 {
         return Err(Fault::parameter("subnets can have at most 16 items."));
     }
-    if let Some(subnet) = subnets.iter().find(|s| zone_of_subnet(&call.region, s).is_none()) {
+    let state = call.state();
+    let vpcs: Vec<Option<String>> = subnets
+        .iter()
+        .map(|s| vpc_of_subnet(&state, &call.region, s))
+        .collect();
+    if let Some(at) = vpcs.iter().position(Option::is_none) {
+        let subnet = &subnets[at];
         let text = format!(
             "Error retrieving subnet information for [{subnet}]: The subnet ID '{subnet}' does not exist \
              (ErrorCode: InvalidSubnetID.NotFound)"
         );
         return Err(Fault::parameter(text));
     }
+    let own_vpc = vpcs[0].clone().unwrap_or_default();
+    if vpcs.iter().flatten().any(|v| *v != own_vpc) {
+        return Err(Fault::parameter("subnets must all be of the same VPC."));
+    }
     let mut groups = vpc.texts("securityGroups");
     if groups.len() > 5 {
         return Err(Fault::parameter("securityGroups can have at most 5 items."));
     }
-    let known = group_ids(call)?;
-    if let Some(group) = groups.iter().find(|g| !known.contains(g)) {
+    let known = group_vpcs(call)?;
+    if let Some(group) = groups.iter().find(|g| !known.iter().any(|(id, _)| id == *g)) {
         let text = format!(
             "Error retrieving security group information for [{group}]: The security group '{group}' does not exist \
              (ErrorCode: InvalidGroup.NotFound)"
         );
         return Err(Fault::parameter(text));
     }
+    let elsewhere = |g: &&String| known.iter().any(|(id, vpc)| id == *g && *vpc != own_vpc);
+    if let Some(group) = groups.iter().find(elsewhere) {
+        let text = format!(
+            "Security group {group} and subnet {} belong to different networks.",
+            subnets[0]
+        );
+        return Err(Fault::parameter(text));
+    }
     if groups.is_empty() {
-        groups.push(default_group(&call.region));
+        groups.push(default_group(&call.region, &own_vpc));
     }
     let public = vpc.maybe("assignPublicIp").unwrap_or("DISABLED");
     if public == "ENABLED" && !fargate {

@@ -44,6 +44,36 @@ fn shown(call: &Call, provider: &CapacityProvider, tags: bool) -> Value {
     })
 }
 
+/// What a request says of an Auto Scaling group, over what was there, with the API's defaults.
+fn completed(before: &Value, change: &Value) -> Value {
+    let mut out = before.as_object().cloned().unwrap_or_default();
+    let scaling = |v: &Value| {
+        v.get("managedScaling")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let mut managed = scaling(before);
+    out.extend(change.as_object().cloned().unwrap_or_default());
+    managed.extend(scaling(change));
+    let defaults = [
+        ("status", json!("DISABLED")),
+        ("targetCapacity", json!(100)),
+        ("minimumScalingStepSize", json!(1)),
+        ("maximumScalingStepSize", json!(10000)),
+        ("instanceWarmupPeriod", json!(300)),
+    ];
+    if !managed.is_empty() {
+        for (member, value) in defaults {
+            managed.entry(member).or_insert(value);
+        }
+        out.insert("managedScaling".into(), managed.into());
+    }
+    out.entry("managedTerminationProtection")
+        .or_insert_with(|| "DISABLED".into());
+    out.into()
+}
+
 /// Refuses names of providers that are not there.
 pub(super) fn check_known(call: &Call, names: &[String]) -> Result<(), Fault> {
     for name in names {
@@ -123,7 +153,7 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
     let spec = CapacityProviderSpec {
         region: call.region.clone(),
         name: name.to_owned(),
-        group: group.clone(),
+        group: completed(&json!({}), group),
         tags: tags_of(input.items("tags"), "key", "value"),
     };
     let provider = CapacityProvider::new(object(&call.region, name), uid(), call.now(), spec);
@@ -138,20 +168,14 @@ fn unknown() -> Fault {
 
 pub(super) async fn update(call: Call, input: Value) -> Reply {
     let name = input.text("name");
-    let change = input
-        .get("autoScalingGroupProvider")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
+    let change = input.get("autoScalingGroupProvider").cloned().unwrap_or_default();
     let done = call
         .edit(
             "",
             &object(&call.region, name),
             unknown,
             |p: &mut CapacityProvider| {
-                if let Some(group) = p.spec.group.as_object_mut() {
-                    group.extend(change.clone());
-                }
+                p.spec.group = completed(&p.spec.group, &change);
                 Ok(())
             },
         )

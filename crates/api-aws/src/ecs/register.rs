@@ -111,6 +111,21 @@ fn completed(call: &Call, input: &Value) -> Map<String, Value> {
             input.items("requiresCompatibilities").to_vec().into(),
         );
     }
+    let fargate = input
+        .texts("requiresCompatibilities")
+        .iter()
+        .any(|c| c == "FARGATE");
+    if !fargate {
+        out.entry("networkMode").or_insert_with(|| "bridge".into());
+    }
+    let volumes = out
+        .get_mut("volumes")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
+    for efs in volumes.filter_map(|v| v.get_mut("efsVolumeConfiguration")?.as_object_mut()) {
+        efs.entry("rootDirectory").or_insert_with(|| "/".into());
+    }
     out.insert("compatibilities".into(), compatibilities(input).into());
     let attributes: Value = attributes(input)
         .into_iter()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tripod_engine::Snapshot;
 use tripod_model::ecs::{EcsContainer, EcsTask};
 use tripod_model::pod::Pod;
 use tripod_plan::ecs::life::{self, Observed};
@@ -26,7 +27,7 @@ pub(super) fn task(call: &Call, pod: &Pod, tags: bool) -> Value {
     let containers: Value = t.containers.iter().map(|c| container(pod, t, c, &seen)).collect();
     dense(json!({
         "attachments": attachments(pod, t), "attributes": attributes(call, pod, fargate),
-        "availabilityZone": zone(pod), "capacityProviderName": some(&t.capacity_provider),
+        "availabilityZone": zone(&call.state(), pod), "capacityProviderName": some(&t.capacity_provider),
         "clusterArn": cluster_arn(call, &t.cluster), "connectivity": s.connectivity_at.map(|_| "CONNECTED"),
         "connectivityAt": epoch_of(s.connectivity_at), "containerInstanceArn": instance, "containers": containers,
         "cpu": some(&t.cpu), "memory": some(&t.memory), "createdAt": epoch_of(pod.metadata.creation_timestamp),
@@ -65,12 +66,12 @@ fn attributes(call: &Call, pod: &Pod, fargate: bool) -> Value {
 }
 
 /// The zone of the task's subnet.
-pub(crate) fn zone(pod: &Pod) -> String {
+pub(crate) fn zone(state: &Snapshot, pod: &Pod) -> String {
     let Some(t) = pod.ecs() else { return String::new() };
     let zone = t
         .interface
         .as_ref()
-        .and_then(|i| zone_of_subnet(&t.region, &i.subnet));
+        .and_then(|i| zone_of_subnet(state, &t.region, &i.subnet));
     zone.unwrap_or_else(|| format!("{}a", t.region))
 }
 

@@ -21,7 +21,11 @@ async fn with_tags(call: &Call, arn: &str, change: impl Fn(&mut Tags) + Send + S
     call.manager.caught_up().await;
     let invalid = || Fault::parameter(format!("Invalid arn: {arn}"));
     let prefix = call.arn("ecs", "");
-    let rest = arn.strip_prefix(&prefix).ok_or_else(invalid)?;
+    let Some(rest) = arn.strip_prefix(&prefix) else {
+        // A service of another account or region is not there.
+        let elsewhere = arn.starts_with("arn:aws:ecs:") && arn.contains(":service/");
+        return Err(if elsewhere { no_service() } else { invalid() });
+    };
     let parts: Vec<&str> = rest.split('/').collect();
     let gone = || {
         Fault::new(
@@ -51,6 +55,7 @@ async fn with_tags(call: &Call, arn: &str, change: impl Fn(&mut Tags) + Send + S
             });
             done.await?.1
         }
+        ["service", _] => return Err(no_service()),
         ["service", cluster, name] => {
             let cluster = named_cluster(call, cluster)?;
             let service = find_service(call, &cluster, name)?.ok_or_else(no_service)?;
@@ -120,6 +125,26 @@ async fn with_tags(call: &Call, arn: &str, change: impl Fn(&mut Tags) + Send + S
         _ => return Err(invalid()),
     };
     Ok(tags)
+}
+
+/// The tags of a resource as they are; none of one that is not there.
+pub(crate) fn of_arn(call: &Call, arn: &str) -> Tags {
+    let parts: Vec<&str> = arn.split(':').nth(5).unwrap_or_default().split('/').collect();
+    let cluster = |name: &str| named_cluster(call, name).ok();
+    let tags = match parts[..] {
+        ["cluster", name] => cluster(name).map(|c| c.spec.tags),
+        ["service", name, service] => {
+            let service = cluster(name).and_then(|c| find_service(call, &c, service).ok().flatten());
+            service.map(|s| s.spec.tags)
+        }
+        ["task", name, id] => {
+            let pod = cluster(name).and_then(|c| find_task(call, &c, id).ok());
+            pod.and_then(|p| p.state.ecs.as_ref().map(|s| s.tags.clone()))
+        }
+        ["task-definition", _] => find_definition(call, arn).map(|d| d.spec.tags.clone()),
+        _ => None,
+    };
+    tags.unwrap_or_default()
 }
 
 pub(super) async fn tag(call: Call, input: Value) -> Reply {

@@ -440,8 +440,14 @@ pub(super) fn fargate(input: &Value) -> Verdict {
     if !input.items("placementConstraints").is_empty() {
         return refuse("Fargate does not support placementConstraints.");
     }
-    if input.text("pidMode") == "host" || !input.text("ipcMode").is_empty() {
-        return refuse("Fargate supports pidMode task only, and no ipcMode.");
+    if input.text("pidMode") == "host" {
+        return refuse(
+            "Tasks using the Fargate launch type do not support pidMode 'host'. The supported value for pidMode is \
+             'task'.",
+        );
+    }
+    if !input.text("ipcMode").is_empty() {
+        return refuse("Tasks using the Fargate launch type do not support ipcMode.");
     }
     if let Some(gib) = input.get("ephemeralStorage").and_then(|e| e.number("sizeInGiB"))
         && !(20..=200).contains(&gib)

@@ -1,18 +1,28 @@
-//! Policies of users and roles: inline ones, and managed ones that are attached.
+//! Policies of users, groups and roles: inline ones, and managed ones that are attached.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tripod_engine::Stored;
 use tripod_engine::aws::user_object;
-use tripod_model::aws::{Role, User};
+use tripod_model::aws::{Group, Role, User};
 
+use super::groups::group_object;
 use super::{document, document_of, encoded, listed, no_such, role_object};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
 use crate::value::Get as _;
 
-/// Users and roles.
+/// Managed policies that one may have.
+const ATTACHED: usize = 10;
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// Users, groups and roles.
 trait Holder: Stored {
     const WHAT: &'static str;
     const MEMBER: &'static str;
@@ -40,6 +50,20 @@ impl Holder for Role {
     const MEMBER: &'static str = "RoleName";
     fn object(name: &str) -> String {
         role_object(name)
+    }
+    fn inline(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.spec.inline
+    }
+    fn attached(&mut self) -> &mut Vec<String> {
+        &mut self.spec.attached
+    }
+}
+
+impl Holder for Group {
+    const WHAT: &'static str = "group";
+    const MEMBER: &'static str = "GroupName";
+    fn object(name: &str) -> String {
+        group_object(name)
     }
     fn inline(&mut self) -> &mut BTreeMap<String, String> {
         &mut self.spec.inline
@@ -114,6 +138,13 @@ async fn attach<H: Holder>(call: Call, input: Value) -> Reply {
     }
     edit(&call, &input, |h: &mut H| {
         let attached = h.attached();
+        if attached.len() >= ATTACHED && !attached.contains(&arn) {
+            let text = format!(
+                "Cannot exceed quota for PoliciesPer{}: {ATTACHED}",
+                capital(H::WHAT)
+            );
+            return Err(Fault::new("LimitExceededException", text));
+        }
         if !attached.contains(&arn) {
             attached.push(arn.clone());
         }
@@ -140,17 +171,25 @@ async fn detach<H: Holder>(call: Call, input: Value) -> Reply {
 
 async fn attached<H: Holder>(call: Call, input: Value) -> Reply {
     let mut holder: H = find(&call, &input)?;
-    let items = holder.attached().iter().map(|arn| {
+    let prefix = input.maybe("PathPrefix").unwrap_or("/").to_owned();
+    let below = |arn: &&String| {
+        let path = arn.split_once(":policy").map_or("/", |(_, rest)| rest);
+        path.starts_with(&prefix)
+    };
+    let items = holder.attached().iter().filter(below).map(|arn| {
         let name = arn.rsplit('/').next().unwrap_or_default();
         json!({ "PolicyName": name, "PolicyArn": arn })
     });
     listed(&input, "AttachedPolicies", items.collect())
 }
 
-macro_rules! both {
-    ($($user:ident $role:ident $of:ident;)*) => { $(
+macro_rules! all {
+    ($($user:ident $group:ident $role:ident $of:ident;)*) => { $(
         pub(super) async fn $user(call: Call, input: Value) -> Reply {
             $of::<User>(call, input).await
+        }
+        pub(super) async fn $group(call: Call, input: Value) -> Reply {
+            $of::<Group>(call, input).await
         }
         pub(super) async fn $role(call: Call, input: Value) -> Reply {
             $of::<Role>(call, input).await
@@ -158,12 +197,12 @@ macro_rules! both {
     )* };
 }
 
-both! {
-    put_user put_role put;
-    get_user get_role get;
-    delete_user delete_role delete;
-    list_user list_role list;
-    attach_user attach_role attach;
-    detach_user detach_role detach;
-    attached_user attached_role attached;
+all! {
+    put_user put_group put_role put;
+    get_user get_group get_role get;
+    delete_user delete_group delete_role delete;
+    list_user list_group list_role list;
+    attach_user attach_group attach_role attach;
+    detach_user detach_group detach_role detach;
+    attached_user attached_group attached_role attached;
 }

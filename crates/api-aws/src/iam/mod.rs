@@ -1,12 +1,17 @@
 //! IAM: users, access keys, roles, policies, instance profiles.
 
+mod account;
 mod attach;
 mod authorize;
+mod groups;
+mod identity;
 mod keys;
 mod managed;
 mod policies;
 mod profiles;
+mod resources;
 mod roles;
+mod simulate;
 mod users;
 
 use serde_json::{Value, json};
@@ -16,7 +21,7 @@ use tripod_model::aws::{Policy, Role};
 use crate::fault::Fault;
 use crate::value::{Get as _, page};
 
-pub(crate) use authorize::authorize;
+pub(crate) use authorize::{authorize, may_assume};
 pub(crate) use roles::{create_linked as create_linked_role, role_arn, role_object};
 
 crate::operations! {
@@ -25,15 +30,43 @@ crate::operations! {
     ListUsers => users::list;
     UpdateUser => users::update;
     DeleteUser => users::delete;
-    ListGroupsForUser => users::no_groups, "there are no groups";
+    CreateGroup => groups::create;
+    GetGroup => groups::get;
+    ListGroups => groups::list;
+    UpdateGroup => groups::update;
+    DeleteGroup => groups::delete;
+    AddUserToGroup => groups::add_user;
+    RemoveUserFromGroup => groups::remove_user;
+    ListGroupsForUser => groups::of_user;
     ListMFADevices => users::no_devices, "there are no such devices";
     ListVirtualMFADevices => users::no_virtual_devices, "there are no such devices";
     ListSSHPublicKeys => users::no_ssh_keys, "there are no such keys";
     ListSigningCertificates => users::no_certificates, "there are no such certificates";
     ListServiceSpecificCredentials => users::no_credentials, "there are no such credentials";
     GetLoginProfile => users::no_login, "users have no passwords";
-    ListAccountAliases => users::no_aliases, "there are no aliases";
-    GetAccountSummary => users::summary;
+    CreateAccountAlias => account::create_alias;
+    DeleteAccountAlias => account::delete_alias;
+    ListAccountAliases => account::aliases;
+    GetAccountPasswordPolicy => account::get_password_policy;
+    UpdateAccountPasswordPolicy => account::update_password_policy, "users have no passwords";
+    DeleteAccountPasswordPolicy => account::delete_password_policy;
+    GetAccountSummary => account::summary;
+    GetAccountAuthorizationDetails => account::details;
+    SimulateCustomPolicy => simulate::custom, "matched statements are not named";
+    SimulatePrincipalPolicy => simulate::principal, "matched statements are not named";
+    GetContextKeysForCustomPolicy => simulate::custom_keys;
+    GetContextKeysForPrincipalPolicy => simulate::principal_keys;
+    PutUserPermissionsBoundary => users::put_boundary;
+    DeleteUserPermissionsBoundary => users::delete_boundary;
+    PutRolePermissionsBoundary => roles::put_boundary;
+    DeleteRolePermissionsBoundary => roles::delete_boundary;
+    PutGroupPolicy => attach::put_group;
+    GetGroupPolicy => attach::get_group;
+    DeleteGroupPolicy => attach::delete_group;
+    ListGroupPolicies => attach::list_group;
+    AttachGroupPolicy => attach::attach_group;
+    DetachGroupPolicy => attach::detach_group;
+    ListAttachedGroupPolicies => attach::attached_group;
     TagUser => users::tag;
     UntagUser => users::untag;
     ListUserTags => users::tags;
@@ -127,7 +160,7 @@ fn path_of(input: &Value) -> String {
 }
 
 /// Refuses what is not a policy document.
-fn document(text: &str) -> Result<(), Fault> {
+pub(crate) fn document(text: &str) -> Result<(), Fault> {
     let malformed = |why: &str| Fault::new("MalformedPolicyDocumentException", why);
     let value: Value = serde_json::from_str(text).map_err(|_| malformed("Syntax errors in policy."))?;
     let statements = value

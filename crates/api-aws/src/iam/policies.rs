@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tripod_engine::aws::{iam_id, uid};
 use tripod_model::Time;
-use tripod_model::aws::{Policy, PolicySpec, PolicyVersion, Role, User};
+use tripod_model::aws::{Group, Policy, PolicySpec, PolicyVersion, Role, User};
 
 use super::managed::{self, MANAGED, Managed};
 use super::{conflict, document, encoded, exists, listed, path_of};
@@ -35,34 +35,57 @@ fn find(call: &Call, wanted: &str) -> Result<Policy, Fault> {
         .ok_or_else(|| missing(wanted))
 }
 
-/// Users and roles to which a policy is attached.
-fn holders(call: &Call, arn: &str) -> Result<(Vec<User>, Vec<Role>), Fault> {
+/// Who has a policy.
+struct Holders {
+    users: Vec<User>,
+    groups: Vec<Group>,
+    roles: Vec<Role>,
+    /// How many it bounds.
+    bounded: usize,
+}
+
+impl Holders {
+    fn count(&self) -> usize {
+        self.users.len() + self.groups.len() + self.roles.len()
+    }
+}
+
+fn holders(call: &Call, arn: &str) -> Result<Holders, Fault> {
     let state = call.state();
     let (mut users, mut roles) = (state.list::<User>(None)?, state.list::<Role>(None)?);
+    let mut groups = state.list::<Group>(None)?;
+    let bounded = users.iter().filter(|u| u.spec.boundary == arn).count()
+        + roles.iter().filter(|r| r.spec.boundary == arn).count();
     users.retain(|u| u.spec.attached.iter().any(|a| a == arn));
+    groups.retain(|g| g.spec.attached.iter().any(|a| a == arn));
     roles.retain(|r| r.spec.attached.iter().any(|a| a == arn));
-    Ok((users, roles))
+    Ok(Holders {
+        users,
+        groups,
+        roles,
+        bounded,
+    })
 }
 
 fn shown(call: &Call, policy: &Policy) -> Result<Value, Fault> {
     let s = &policy.spec;
     let arn = arn(call, s);
-    let (users, roles) = holders(call, &arn)?;
+    let held = holders(call, &arn)?;
     Ok(json!({
         "PolicyName": s.name, "PolicyId": s.id, "Arn": arn, "Path": s.path,
-        "DefaultVersionId": s.default_version, "AttachmentCount": users.len() + roles.len(),
-        "PermissionsBoundaryUsageCount": 0, "IsAttachable": true, "Description": s.description,
+        "DefaultVersionId": s.default_version, "AttachmentCount": held.count(),
+        "PermissionsBoundaryUsageCount": held.bounded, "IsAttachable": true, "Description": s.description,
         "CreateDate": epoch_of(policy.metadata.creation_timestamp), "UpdateDate": epoch_of(s.updated),
         "Tags": if s.tags.is_empty() { Value::Null } else { tag_list(&s.tags, "Key", "Value") },
     }))
 }
 
 fn shown_managed(call: &Call, m: &Managed) -> Result<Value, Fault> {
-    let (users, roles) = holders(call, &m.arn())?;
+    let held = holders(call, &m.arn())?;
     Ok(json!({
         "PolicyName": m.name, "PolicyId": format!("ANPA{:017X}", tripod_model::ecs::fnv(&[m.name])), "Arn": m.arn(),
-        "Path": m.path, "DefaultVersionId": "v1", "AttachmentCount": users.len() + roles.len(),
-        "PermissionsBoundaryUsageCount": 0, "IsAttachable": true, "CreateDate": 1_420_070_400.0,
+        "Path": m.path, "DefaultVersionId": "v1", "AttachmentCount": held.count(),
+        "PermissionsBoundaryUsageCount": held.bounded, "IsAttachable": true, "CreateDate": 1_420_070_400.0,
         "UpdateDate": 1_420_070_400.0,
     }))
 }
@@ -132,8 +155,8 @@ pub(super) async fn list(call: Call, input: Value) -> Reply {
 pub(super) async fn delete(call: Call, input: Value) -> Reply {
     let arn = input.text("PolicyArn");
     let policy = find(&call, arn)?;
-    let (users, roles) = holders(&call, arn)?;
-    if !users.is_empty() || !roles.is_empty() {
+    let held = holders(&call, arn)?;
+    if held.count() + held.bounded > 0 {
         return Err(conflict("Cannot delete a policy attached to entities."));
     }
     if policy.spec.versions.len() > 1 {
@@ -296,14 +319,54 @@ pub(super) async fn entities(call: Call, input: Value) -> Reply {
     if managed::find(arn).is_none() {
         find(&call, arn)?;
     }
-    let (users, roles) = holders(&call, arn)?;
-    let users: Value = users
-        .iter()
-        .map(|u| json!({ "UserName": u.spec.name, "UserId": u.spec.id }))
-        .collect();
-    let roles: Value = roles
-        .iter()
-        .map(|r| json!({ "RoleName": r.spec.name, "RoleId": r.spec.id }))
-        .collect();
-    Ok(json!({ "PolicyGroups": [], "PolicyUsers": users, "PolicyRoles": roles, "IsTruncated": false }))
+    let held = holders(&call, arn)?;
+    let filter = input.maybe("EntityFilter").unwrap_or("");
+    let prefix = input.maybe("PathPrefix").unwrap_or("/");
+    let wants = |kind: &str, path: &str| (filter.is_empty() || filter == kind) && path.starts_with(prefix);
+    let mut rows: Vec<Value> = Vec::new();
+    for u in held.users.iter().filter(|u| wants("User", &u.spec.path)) {
+        rows.push(json!(["PolicyUsers", { "UserName": u.spec.name, "UserId": u.spec.id }]));
+    }
+    for g in held.groups.iter().filter(|g| wants("Group", &g.spec.path)) {
+        rows.push(json!(["PolicyGroups", { "GroupName": g.spec.name, "GroupId": g.spec.id }]));
+    }
+    for r in held.roles.iter().filter(|r| wants("Role", &r.spec.path)) {
+        rows.push(json!(["PolicyRoles", { "RoleName": r.spec.name, "RoleId": r.spec.id }]));
+    }
+    let page = listed(&input, "Items", rows)?;
+    let of = |member: &str| -> Value {
+        let of = page.items("Items").iter().filter(|row| row[0] == member);
+        of.map(|row| row[1].clone()).collect()
+    };
+    Ok(json!({
+        "PolicyGroups": of("PolicyGroups"), "PolicyUsers": of("PolicyUsers"), "PolicyRoles": of("PolicyRoles"),
+        "IsTruncated": page["IsTruncated"], "Marker": page.get("Marker"),
+    }))
+}
+
+/// Policies as `GetAccountAuthorizationDetails` tells them: with the documents of their versions.
+pub(super) fn details(call: &Call, local: bool, aws: bool) -> Result<Vec<Value>, Fault> {
+    let mut out = Vec::new();
+    if local {
+        for policy in call.state().list::<Policy>(None)? {
+            let mut v = shown(call, &policy)?;
+            let ids = policy.spec.versions.keys();
+            v["PolicyVersionList"] = ids.map(|id| version_of(&policy.spec, id, true)).collect();
+            out.push(v);
+        }
+    }
+    if aws {
+        for m in MANAGED {
+            let mut v = shown_managed(call, m)?;
+            if v.number("AttachmentCount") == Some(0) {
+                continue;
+            }
+            v["PolicyVersionList"] = json!([{
+                "VersionId": "v1", "IsDefaultVersion": true, "CreateDate": 1_420_070_400.0,
+                "Document": encoded(m.document),
+            }]);
+            out.push(v);
+        }
+    }
+    Ok(out)
 }

@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::fault::{Fault, Reply};
 use crate::value::{Get as _, epoch_of, tag_list, tags_of};
 
-fn object(name: &str) -> String {
+pub(super) fn profile_object(name: &str) -> String {
     tripod_model::ecs::object_name("profile", &name.to_lowercase())
 }
 
@@ -21,11 +21,11 @@ fn missing(name: &str) -> Fault {
 }
 
 fn find(call: &Call, name: &str) -> Result<InstanceProfile, Fault> {
-    let profile = call.state().get::<InstanceProfile>("", &object(name))?;
+    let profile = call.state().get::<InstanceProfile>("", &profile_object(name))?;
     profile.ok_or_else(|| missing(name))
 }
 
-fn shown(call: &Call, profile: &InstanceProfile) -> Result<Value, Fault> {
+pub(super) fn shown(call: &Call, profile: &InstanceProfile) -> Result<Value, Fault> {
     let s = &profile.spec;
     let state = call.state();
     let mut held = Vec::new();
@@ -50,7 +50,7 @@ async fn change(
     let name = input.text("InstanceProfileName");
     call.edit(
         "",
-        &object(name),
+        &profile_object(name),
         || missing(name),
         |p: &mut InstanceProfile| change(&mut p.spec),
     )
@@ -67,7 +67,7 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
         roles: Vec::new(),
         tags: tags_of(input.items("Tags"), "Key", "Value"),
     };
-    let profile = InstanceProfile::new(object(name), uid(), call.now(), spec);
+    let profile = InstanceProfile::new(profile_object(name), uid(), call.now(), spec);
     let taken = || Fault {
         message: format!("Instance Profile {name} already exists."),
         ..exists("Instance Profile", name)

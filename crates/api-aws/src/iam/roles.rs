@@ -68,6 +68,9 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
     let name = input.text("RoleName");
     let trust = input.text("AssumeRolePolicyDocument");
     document(trust)?;
+    if let Some(arn) = input.maybe("PermissionsBoundary") {
+        super::simulate::boundary(&call, arn)?;
+    }
     let spec = RoleSpec {
         name: name.to_owned(),
         path: path_of(&input),
@@ -103,6 +106,18 @@ pub(super) async fn list(call: Call, input: Value) -> Reply {
         "Roles",
         roles.iter().map(|r| shown(&call, r, false)).collect(),
     )
+}
+
+pub(super) async fn put_boundary(call: Call, input: Value) -> Reply {
+    let arn = input.text("PermissionsBoundary");
+    super::simulate::boundary(&call, arn)?;
+    change(&call, &input, |r| arn.clone_into(&mut r.boundary)).await?;
+    Ok(Value::Null)
+}
+
+pub(super) async fn delete_boundary(call: Call, input: Value) -> Reply {
+    change(&call, &input, |r| r.boundary.clear()).await?;
+    Ok(Value::Null)
 }
 
 pub(super) async fn update(call: Call, input: Value) -> Reply {

@@ -1,8 +1,10 @@
 //! Users.
 
 use serde_json::{Value, json};
+use tripod_engine::TypedTxn as _;
 use tripod_engine::aws::{iam_id, uid, user_object};
-use tripod_model::aws::{AccessKey, Policy, Role, User, UserSpec};
+use tripod_model::aws::{AccessKey, User, UserSpec};
+use tripod_store::Txn;
 
 use super::{conflict, exists, listed, no_such, path_of};
 use crate::call::Call;
@@ -13,7 +15,7 @@ pub(super) fn arn(call: &Call, user: &UserSpec) -> String {
     format!("arn:aws:iam::{}:user{}{}", call.account(), user.path, user.name)
 }
 
-fn shown(call: &Call, user: &User) -> Value {
+pub(super) fn shown(call: &Call, user: &User) -> Value {
     let s = &user.spec;
     let mut out = json!({
         "Path": s.path, "UserName": s.name, "UserId": s.id, "Arn": arn(call, s),
@@ -26,7 +28,7 @@ fn shown(call: &Call, user: &User) -> Value {
     out
 }
 
-fn with_tags(mut out: Value, user: &User) -> Value {
+pub(super) fn with_tags(mut out: Value, user: &User) -> Value {
     if !user.spec.tags.is_empty() {
         out["Tags"] = tag_list(&user.spec.tags, "Key", "Value");
     }
@@ -49,6 +51,9 @@ pub(super) fn find(call: &Call, name: &str) -> Result<User, Fault> {
 
 pub(super) async fn create(call: Call, input: Value) -> Reply {
     let name = input.text("UserName");
+    if let Some(arn) = input.maybe("PermissionsBoundary") {
+        super::simulate::boundary(&call, arn)?;
+    }
     let spec = UserSpec {
         name: name.to_owned(),
         path: path_of(&input),
@@ -79,7 +84,7 @@ pub(super) async fn update(call: Call, input: Value) -> Reply {
     let name = input.text("UserName").to_owned();
     let new = input.maybe("NewUserName").unwrap_or(&name).to_owned();
     let path = input.maybe("NewPath").map(str::to_owned);
-    if new.eq_ignore_ascii_case(&name) {
+    if user_object(&new) == user_object(&name) {
         call.edit(
             "",
             &user_object(&name),
@@ -95,7 +100,35 @@ pub(super) async fn update(call: Call, input: Value) -> Reply {
         .await?;
         return Ok(Value::Null);
     }
-    Err(Fault::unsupported("Renaming a user"))
+    rename(&call, &name, &new, path).await
+}
+
+/// A user's name is the name of its object and in its keys: all of them change at once.
+async fn rename(call: &Call, name: &str, new: &str, path: Option<String>) -> Reply {
+    let user = find(call, name)?;
+    let state = call.state();
+    if state.get::<User>("", &user_object(new))?.is_some() {
+        return Err(exists("User", new));
+    }
+    let mut spec = user.spec.clone();
+    new.clone_into(&mut spec.name);
+    spec.path = path.unwrap_or(spec.path);
+    let mut renamed = User::new(user_object(new), uid(), call.now(), spec);
+    renamed.metadata.creation_timestamp = user.metadata.creation_timestamp;
+    let mut txn = Txn::new().insert(&renamed).remove(&user);
+    for mut key in state.list::<AccessKey>(None)? {
+        let names = [&mut key.spec.user, &mut key.spec.session_user];
+        let mut concerned = false;
+        for held in names.into_iter().filter(|held| **held == user.spec.name) {
+            new.clone_into(held);
+            concerned = true;
+        }
+        if concerned {
+            txn = txn.replace(&key);
+        }
+    }
+    call.db().submit(txn).await?;
+    Ok(Value::Null)
 }
 
 pub(super) async fn delete(call: Call, input: Value) -> Reply {
@@ -106,6 +139,11 @@ pub(super) async fn delete(call: Call, input: Value) -> Reply {
         .any(|k| k.spec.user == user.spec.name && k.spec.token.is_empty())
     {
         return Err(conflict("Cannot delete entity, must delete access keys first."));
+    }
+    if !user.spec.groups.is_empty() {
+        return Err(conflict(
+            "Cannot delete entity, must remove users from group first.",
+        ));
     }
     if !user.spec.attached.is_empty() {
         return Err(conflict("Cannot delete entity, must detach all policies first."));
@@ -160,10 +198,6 @@ async fn nothing(call: Call, input: Value, member: &str) -> Reply {
     listed(&input, member, Vec::new())
 }
 
-pub(super) async fn no_groups(call: Call, input: Value) -> Reply {
-    nothing(call, input, "Groups").await
-}
-
 pub(super) async fn no_devices(call: Call, input: Value) -> Reply {
     nothing(call, input, "MFADevices").await
 }
@@ -191,17 +225,23 @@ pub(super) async fn no_login(call: Call, input: Value) -> Reply {
     Err(Fault::new("NoSuchEntityException", text))
 }
 
-pub(super) async fn no_aliases(_: Call, input: Value) -> Reply {
-    listed(&input, "AccountAliases", Vec::new())
+async fn set_boundary(call: &Call, input: &Value, arn: &str) -> Reply {
+    let name = input.text("UserName");
+    let missing = || no_such("user", name);
+    call.edit("", &user_object(name), missing, |u: &mut User| {
+        arn.clone_into(&mut u.spec.boundary);
+        Ok(())
+    })
+    .await?;
+    Ok(Value::Null)
 }
 
-pub(super) async fn summary(call: Call, _: Value) -> Reply {
-    let state = call.state();
-    Ok(json!({ "SummaryMap": {
-        "Users": state.raw::<User>(None).count(),
-        "Roles": state.raw::<Role>(None).count(),
-        "Policies": state.raw::<Policy>(None).count(),
-        "Groups": 0,
-        "AccountMFAEnabled": 0,
-    } }))
+pub(super) async fn put_boundary(call: Call, input: Value) -> Reply {
+    let arn = input.text("PermissionsBoundary");
+    super::simulate::boundary(&call, arn)?;
+    set_boundary(&call, &input, arn).await
+}
+
+pub(super) async fn delete_boundary(call: Call, input: Value) -> Reply {
+    set_boundary(&call, &input, "").await
 }

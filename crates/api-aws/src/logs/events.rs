@@ -137,3 +137,14 @@ pub(super) async fn filter(call: Call, input: Value) -> Reply {
         .collect();
     Ok(json!({ "events": shown, "searchedLogStreams": [], "nextToken": next }))
 }
+
+pub(super) async fn test_filter(_: Call, input: Value) -> Reply {
+    let pattern = Pattern::parse(input.text("filterPattern"))
+        .map_err(|why| Fault::parameter(format!("Invalid filter pattern: {why}")))?;
+    let lines = input.texts("logEventMessages");
+    let matches = lines.iter().enumerate().filter_map(|(i, line)| {
+        let values = pattern.extract(line)?;
+        Some(json!({ "eventNumber": i + 1, "eventMessage": line, "extractedValues": values }))
+    });
+    Ok(json!({ "matches": matches.collect::<Value>() }))
+}

@@ -31,7 +31,8 @@ crate::operations! {
     DescribeLogStreams => streams::describe;
     PutLogEvents => events::put;
     GetLogEvents => events::get;
-    FilterLogEvents => events::filter, "patterns of terms; JSON and space-delimited patterns are refused";
+    FilterLogEvents => events::filter;
+    TestMetricFilter => events::test_filter;
     DescribeMetricFilters => no_filters;
     DescribeSubscriptionFilters => no_subscriptions;
     DescribeResourcePolicies => no_policies;

@@ -19,7 +19,7 @@ crate::operations! {
     TagResource => manage::tag;
     UntagResource => manage::untag;
     GetResourcePolicy => manage::get_policy;
-    PutResourcePolicy => manage::put_policy, "kept and told; not evaluated";
+    PutResourcePolicy => manage::put_policy;
     DeleteResourcePolicy => manage::delete_policy;
     ValidateResourcePolicy => manage::validate_policy;
     GetSecretValue => values::get;
@@ -43,7 +43,7 @@ fn missing() -> Fault {
 }
 
 /// A secret by name, ARN, or ARN without the letters at its end.
-fn find(call: &Call, id: &str) -> Result<ManagedSecret, Fault> {
+pub(crate) fn find(call: &Call, id: &str) -> Result<ManagedSecret, Fault> {
     let state = call.state();
     if !id.starts_with("arn:") {
         return state

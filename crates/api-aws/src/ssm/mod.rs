@@ -34,7 +34,7 @@ fn object(call: &Call, name: &str) -> String {
 }
 
 /// ARN of a parameter.
-fn arn(call: &Call, name: &str) -> String {
+pub(crate) fn arn(call: &Call, name: &str) -> String {
     call.arn(
         "ssm",
         &format!("parameter{}{name}", if name.starts_with('/') { "" } else { "/" }),
@@ -46,7 +46,7 @@ fn not_found(name: &str) -> Fault {
 }
 
 /// A parameter by name or ARN.
-fn find(call: &Call, name: &str) -> Result<Option<Parameter>, Fault> {
+pub(crate) fn find(call: &Call, name: &str) -> Result<Option<Parameter>, Fault> {
     let name = match name.split_once(":parameter") {
         Some((_, rest)) => rest,
         None => name,

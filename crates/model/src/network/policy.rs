@@ -38,8 +38,25 @@ pub struct PodPolicy {
 pub struct Allow {
     /// The other side; `None` is anybody, an empty list nobody.
     pub others: Option<Vec<Others>>,
-    /// Ports of the side that is connected to; `None` is every port and protocol.
+    /// Ports of the side that is connected to; `None` is every port and protocol, unless `transports` names some.
     pub ports: Option<Vec<PortRange>>,
+    /// Protocols without ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<Transport>,
+}
+
+/// A protocol over IP, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transport {
+    /// Number, 1 for ICMP.
+    pub number: u8,
+    /// For ICMP: the type that is meant, all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<u8>,
+    /// For ICMP: the code of that type, all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
 }
 
 /// Some of the possible other sides.

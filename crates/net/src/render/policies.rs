@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use tripod_model::network::policy::{Allow, Others, Policies, PortRange};
+use tripod_model::network::policy::{Allow, Others, Policies, PortRange, Transport};
 
 use super::host::ONGOING;
 use super::names::{POD_PORTS, POD_TUNNEL};
@@ -157,10 +157,12 @@ impl Told {
                     .flatten()
                     .collect(),
             };
-            let ports = match &a.ports {
-                None => vec![Vec::new()],
+            let mut ports: Vec<Vec<Expr>> = match &a.ports {
+                None if a.transports.is_empty() => vec![Vec::new()],
+                None => Vec::new(),
                 Some(ports) => ports.iter().map(port_range).collect(),
             };
+            ports.extend(a.transports.iter().map(transport));
             for side in &sides {
                 for port in &ports {
                     rules.push([&side[..], &port[..], std::slice::from_ref(&back)].concat());
@@ -220,6 +222,23 @@ fn port_range(r: &PortRange) -> Vec<Expr> {
     out
 }
 
+fn transport(t: &Transport) -> Vec<Expr> {
+    let mut out = vec![Expr::L4Proto(0), Expr::Eq(0, vec![t.number])];
+    // ICMP has its type and code where others have the source port.
+    match (t.kind, t.code) {
+        (None, _) => {}
+        (Some(kind), Some(code)) => out.extend([Expr::Sport(0), Expr::Eq(0, vec![kind, code])]),
+        (Some(kind), None) => {
+            out.extend([
+                Expr::Sport(0),
+                Expr::Ge(0, vec![kind, 0]),
+                Expr::Le(0, vec![kind, u8::MAX]),
+            ]);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use tripod_model::network::PortProtocol;
@@ -246,11 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn icmp_by_type_and_code() {
+        let echo = |kind, code| Transport {
+            number: 1,
+            kind,
+            code,
+        };
+        assert_eq!(transport(&echo(None, None)).len(), 2);
+        let all_codes = transport(&echo(Some(8), None));
+        assert_eq!(
+            all_codes[3..],
+            [Expr::Ge(0, vec![8, 0]), Expr::Le(0, vec![8, 255])]
+        );
+        assert_eq!(transport(&echo(Some(3), Some(4)))[3..], [Expr::Eq(0, vec![3, 4])]);
+    }
+
+    #[test]
     fn a_member_more_is_an_element_more() {
         let allow = || {
             vec![Allow {
                 others: Some(vec![Others::Set("s".into())]),
                 ports: None,
+                ..Allow::default()
             }]
         };
         let (mut told, mut m) = (Told::default(), Model::default());
@@ -288,6 +324,7 @@ mod tests {
                 block("192.0.2.0/24", &["192.0.2.128/25"]),
             ]),
             ports: Some(vec![range(53, 53), range(6000, 6100), range(0, u16::MAX)]),
+            ..Allow::default()
         };
         let rules = Told::default().judge([10, 0, 0, 1].into(), true, &[allow]);
         // Itself, two sides by three ports, and the end.

@@ -305,6 +305,7 @@ fn allowed_traffic_only() {
             ingress: Some(vec![Allow {
                 others: friends(),
                 ports,
+                ..Allow::default()
             }]),
             egress: None,
         };
@@ -334,6 +335,7 @@ fn allowed_traffic_only() {
             ingress: Some(vec![Allow {
                 others: Some(vec![outside]),
                 ports: None,
+                ..Allow::default()
             }]),
             egress: None,
         };
@@ -348,6 +350,7 @@ fn allowed_traffic_only() {
             egress: Some(vec![Allow {
                 others: friends(),
                 ports: None,
+                ..Allow::default()
             }]),
         };
         n1.set_policies(&set(&["10.244.2.2"], egress)).await.unwrap();

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use tripod_model::aws::{GroupRule, SecurityGroup};
+use tripod_model::aws::{GroupRule, SecurityGroup, VpcPart};
 use tripod_model::network::PortProtocol;
-use tripod_model::network::policy::{Allow, Others, PodPolicy, Policies, PortRange};
+use tripod_model::network::policy::{Allow, Others, PodPolicy, Policies, PortRange, Transport};
 use tripod_model::object::Kind;
 
 use super::state;
@@ -17,6 +17,10 @@ pub fn policies(view: &View, node: &str) -> Policies {
     let mut out = Policies::default();
     let mut rules: BTreeMap<String, Option<Vec<GroupRule>>> = BTreeMap::new();
     let mut tasks: Vec<(IpAddr, Vec<String>)> = Vec::new();
+    let subnets = subnets(view);
+    for subnet in subnets.keys() {
+        out.sets.entry(subnet.clone()).or_default();
+    }
     for pod in view.ecs().all_tasks() {
         let (Some(task), Some(address)) = (pod.ecs(), pod.status.pod_ip) else {
             continue;
@@ -26,6 +30,12 @@ pub fn policies(view: &View, node: &str) -> Policies {
         };
         if state(pod).stopped_at.is_some() || pod.state.observed.is_final() {
             continue;
+        }
+        if subnets.contains_key(&interface.subnet) {
+            out.sets
+                .entry(interface.subnet.clone())
+                .or_default()
+                .insert(address);
         }
         for group in &interface.groups {
             out.sets.entry(group.clone()).or_default().insert(address);
@@ -62,7 +72,7 @@ pub fn policies(view: &View, node: &str) -> Policies {
                         } else {
                             &mut policy.ingress
                         };
-                        side.get_or_insert_default().extend(allow(rule));
+                        side.get_or_insert_default().extend(allow(rule, &subnets));
                     }
                 }
                 // The default group until somebody changes it.
@@ -71,6 +81,7 @@ pub fn policies(view: &View, node: &str) -> Policies {
                     policy.ingress.get_or_insert_default().push(Allow {
                         others: members,
                         ports: None,
+                        ..Allow::default()
                     });
                     policy.egress.get_or_insert_default().push(Allow::default());
                 }
@@ -87,9 +98,27 @@ fn rules_of(view: &View, group: &str) -> Option<Vec<GroupRule>> {
     Some(object.get::<SecurityGroup>()?.spec.rules.clone())
 }
 
-fn allow(rule: &GroupRule) -> Option<Allow> {
-    let others = if !rule.group.is_empty() {
-        Others::Set(rule.group.clone())
+/// Blocks of the subnets that users made. Their tasks have addresses of the pod network.
+fn subnets(view: &View) -> BTreeMap<String, IpNet> {
+    let parts = view
+        .kube()
+        .all(VpcPart::RESOURCE)
+        .filter_map(|o| o.get::<VpcPart>());
+    let subnets = parts.filter(|p| p.spec.kind == "subnet");
+    subnets
+        .filter_map(|p| {
+            let content = &p.spec.content;
+            let made = content.get("DefaultForAz").and_then(serde_json::Value::as_bool) != Some(true);
+            let net = content.get("CidrBlock")?.as_str()?.parse().ok()?;
+            made.then(|| (p.metadata.name.clone(), net))
+        })
+        .collect()
+}
+
+fn allow(rule: &GroupRule, subnets: &BTreeMap<String, IpNet>) -> Option<Allow> {
+    let mut others = Vec::new();
+    if !rule.group.is_empty() {
+        others.push(Others::Set(rule.group.clone()));
     } else {
         let text = if rule.cidr.is_empty() {
             &rule.cidr6
@@ -97,30 +126,50 @@ fn allow(rule: &GroupRule) -> Option<Allow> {
             &rule.cidr
         };
         let net: IpNet = text.parse().ok()?;
-        Others::Block {
+        let within = subnets.iter().filter(|(_, subnet)| net.contains(*subnet));
+        others.extend(within.map(|(id, _)| Others::Set(id.clone())));
+        others.push(Others::Block {
             net,
             except: Vec::new(),
-        }
-    };
-    let protocol = match rule.protocol.as_str() {
-        "-1" => None,
-        "tcp" => Some(PortProtocol::Tcp),
-        "udp" => Some(PortProtocol::Udp),
-        // Nothing else is told apart.
-        _ => return None,
-    };
-    let port = |n: i64| u16::try_from(n).unwrap_or(0);
-    let ports = protocol.map(|protocol| {
-        vec![PortRange {
+        });
+    }
+    let (ports, transports) = what(rule)?;
+    Some(Allow {
+        others: Some(others),
+        ports,
+        transports,
+    })
+}
+
+/// The ports or protocols that a rule is about; `None` when it is about none that there are.
+fn what(rule: &GroupRule) -> Option<(Option<Vec<PortRange>>, Vec<Transport>)> {
+    let ranged = |protocol| {
+        let port = |n: i64| u16::try_from(n).unwrap_or(0);
+        let to = if rule.to < 0 { u16::MAX } else { port(rule.to) };
+        let range = PortRange {
             protocol,
             from: port(rule.from),
-            to: if rule.to < 0 { u16::MAX } else { port(rule.to) },
-        }]
-    });
-    Some(Allow {
-        others: Some(vec![others]),
-        ports,
-    })
+            to,
+        };
+        Some((Some(vec![range]), Vec::new()))
+    };
+    // A number below zero stands for all.
+    let given = |n: i64| u8::try_from(n).ok();
+    let number = match rule.protocol.as_str() {
+        "-1" => return Some((None, Vec::new())),
+        "tcp" => return ranged(PortProtocol::Tcp),
+        "udp" => return ranged(PortProtocol::Udp),
+        "icmp" => 1,
+        // There is no IPv6 yet.
+        "icmpv6" => return None,
+        number => number.parse().ok()?,
+    };
+    let (kind, code) = if number == 1 {
+        (given(rule.from), given(rule.to))
+    } else {
+        (None, None)
+    };
+    Some((None, vec![Transport { number, kind, code }]))
 }
 
 #[cfg(test)]
@@ -172,7 +221,7 @@ mod tests {
             cidr: "10.0.0.0/8".into(),
             ..GroupRule::default()
         };
-        let a = allow(&rule).unwrap();
+        let a = allow(&rule, &BTreeMap::new()).unwrap();
         assert_eq!(
             a.ports.unwrap()[0],
             PortRange {
@@ -181,13 +230,34 @@ mod tests {
                 to: 81
             }
         );
-        assert!(
-            allow(&GroupRule {
+        let others = BTreeMap::from([("subnet-1".to_owned(), "10.9.0.0/24".parse().unwrap())]);
+        assert_eq!(
+            allow(&rule, &others).unwrap().others.unwrap()[0],
+            Others::Set("subnet-1".into())
+        );
+        let icmp = |from, to| {
+            let rule = GroupRule {
                 protocol: "icmp".into(),
                 cidr: "0.0.0.0/0".into(),
+                from,
+                to,
                 ..GroupRule::default()
-            })
-            .is_none()
-        );
+            };
+            allow(&rule, &BTreeMap::new()).unwrap().transports[0]
+        };
+        let of = |kind, code| Transport {
+            number: 1,
+            kind,
+            code,
+        };
+        assert_eq!(icmp(-1, -1), of(None, None));
+        assert_eq!(icmp(8, -1), of(Some(8), None));
+        assert_eq!(icmp(3, 4), of(Some(3), Some(4)));
+        let sctp = GroupRule {
+            protocol: "132".into(),
+            cidr: "0.0.0.0/0".into(),
+            ..GroupRule::default()
+        };
+        assert_eq!(allow(&sctp, &BTreeMap::new()).unwrap().transports[0].number, 132);
     }
 }

@@ -71,7 +71,11 @@ impl Work<'_> {
                 let others = self.others(namespace, rule.from.as_deref());
                 let ports = rule.ports.as_deref().filter(|p| !p.is_empty());
                 let ports = ports.map(|all| all.iter().filter_map(|p| range(p, Some(pod))).collect());
-                allowed.push(Allow { others, ports });
+                allowed.push(Allow {
+                    others,
+                    ports,
+                    ..Allow::default()
+                });
             }
             let own = self.out.pods.entry(address).or_default();
             own.ingress.get_or_insert_default().extend(allowed);
@@ -83,7 +87,11 @@ impl Work<'_> {
                 let ports = rule.ports.as_deref().filter(|p| !p.is_empty());
                 let Some(ports) = ports else {
                     let others = self.others(namespace, peers);
-                    allowed.push(Allow { others, ports: None });
+                    allowed.push(Allow {
+                        others,
+                        ports: None,
+                        ..Allow::default()
+                    });
                     continue;
                 };
                 let plain: Vec<PortRange> = ports.iter().filter_map(|p| range(p, None)).collect();
@@ -92,6 +100,7 @@ impl Work<'_> {
                     allowed.push(Allow {
                         others,
                         ports: Some(plain),
+                        ..Allow::default()
                     });
                 }
                 for port in ports {
@@ -175,6 +184,7 @@ impl Work<'_> {
                 allowed.push(Allow {
                     others: Some(vec![Others::Set(set)]),
                     ports: Some(vec![single(transport, number)]),
+                    ..Allow::default()
                 });
             }
         }
