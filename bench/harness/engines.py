@@ -123,7 +123,29 @@ class Docker(Engine):
         return arguments + (["--live-restore"] if self.live_restore else [])
 
 
-ENGINES = {"docker": Docker, "tripod": Tripod}
+class Moto(Engine):
+    """The server of moto, which answers AWS calls and runs nothing."""
+
+    name = "moto"
+    program = str(PROJECT / "target/bench-venv/bin/moto_server")
+    programs = ("moto_server", "python3", "python")
+    address = ("127.0.0.1", 5000)
+
+    def arguments(self):
+        return [self.program, "-H", self.address[0], "-p", str(self.address[1])]
+
+    def _answers(self):
+        try:
+            socket.create_connection(self.address, 5).close()
+            return True
+        except OSError:
+            return False
+
+    def pids(self):
+        return [self._process.pid]
+
+
+ENGINES = {"docker": Docker, "moto": Moto, "tripod": Tripod}
 
 
 def procs_parent(pid):

@@ -20,6 +20,15 @@ TARGETS = [
     ("publish", "mesh_gbit_s_ratio", "service's port from a neighbour, Gbit/s, of direct", 0.9, ">="),
     ("publish", "port_conn_per_s_ratio", "container's port from a neighbour, new connections/s, of direct", 0.9, ">="),
     ("publish", "port_gbit_s_ratio", "container's port from a neighbour, Gbit/s, of direct", 0.9, ">="),
+    ("ecs", "run_task_ms", "run-task until RUNNING, median (ms)", 150, "<="),
+    ("ecs", "service_50_steady_s", "ECS service of 50 tasks steady (s)", 2, "<="),
+    ("ecs", "list_per_core_s", "ListTasks, 1,000 tasks: requests/s per core", 20, "of moto >="),
+    ("ecs", "describe_100_per_core_s", "DescribeTasks of 100: requests/s per core", 20, "of moto >="),
+    ("local", "start_1_ms", "tripod start, one node (ms)", 300, "<="),
+    ("local", "start_3_ms", "tripod start, three nodes (ms)", 1000, "<="),
+    ("local", "start_6_ms", "tripod start, 3 managers and 3 workers (ms)", 2000, "<="),
+    ("local", "again_20_s", "tripod stop and start, 20 workloads serving (s)", 3, "<="),
+    ("local", "idle_rss_mb", "idle memory of a one-node cluster (MB)", 45, "<="),
     ("idlecpu", "cpu_percent", "idle processor time, 100 replicas (% of one core)", 0.5, "<="),
 ]
 
@@ -56,18 +65,21 @@ def summary(measured):
         docker = measured.get(measure, {}).get("docker", {}).get(key)
         if measure not in measured:
             continue
-        ratio = tripod / docker if tripod is not None and docker else None
-        judged = ratio if kind.startswith("of docker") else tripod
+        other = measured.get(measure, {}).get("moto", {}).get(key) if kind.startswith("of moto") else docker
+        ratio = tripod / other if tripod is not None and other else None
+        judged = ratio if kind.startswith("of ") else tripod
         if kind == "of docker <=":
             wanted = f"≤ 1/{round(1 / target)} of Docker's"
         elif kind == "of docker >=":
             wanted = f"≥ {target} × Docker's"
+        elif kind == "of moto >=":
+            wanted = f"≥ {target} × moto's"
         else:
             wanted = f"{'≤' if kind == '<=' else '≥'} {figure(target)}"
         met = "–" if judged is None else "yes" if (judged <= target if kind.endswith("<=") else judged >= target) else "no"
         shown = "–" if ratio is None else f"1/{figure(1 / ratio)}" if ratio < 1 else f"{figure(ratio)} ×"
-        rows.append([text, wanted, figure(tripod), figure(docker), shown, met])
-    return table(["measure", "target", "Tripod", "Docker", "ratio", "met"], rows)
+        rows.append([text, wanted, figure(tripod), figure(other), shown, met])
+    return table(["measure", "target", "Tripod", "Docker or moto", "ratio", "met"], rows)
 
 
 def details(name, title, by_engine):

@@ -94,7 +94,7 @@ class Identities(Base):
         role = iam.create_role(RoleName="assumed", AssumeRolePolicyDocument=trust)["Role"]
         self.assertEqual(role["Arn"], f"arn:aws:iam::{account}:role/assumed")
         self.assertEqual(iam.get_role(RoleName="assumed")["Role"]["AssumeRolePolicyDocument"]["Version"], "2012-10-17")
-        iam.put_role_policy(RoleName="assumed", PolicyName="p", PolicyDocument='{"Statement":[{"Effect":"Allow","Action":"ecs:*","Resource":"*"}]}')
+        iam.put_role_policy(RoleName="assumed", PolicyName="p", PolicyDocument='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ecs:*","Resource":"*"}]}')
         session = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="session")["Credentials"]
         as_role = {"aws_access_key_id": session["AccessKeyId"], "aws_secret_access_key": session["SecretAccessKey"],
                    "aws_session_token": session["SessionToken"]}

@@ -144,13 +144,13 @@ async def outside(load):
         await asyncio.sleep(0.1)
 
 
-async def phase(check, text, *command, seconds=2):
-    """Runs a change under load, and on for some seconds."""
+async def phase(check, text, *command, seconds=2, change=None):
+    """Runs a change under load, and on for some seconds: a command of docker, or `change`."""
     load = Load()
     tasks = [asyncio.create_task(client) for client in (*load.clients(), outside(load))]
     await asyncio.sleep(1)
     began = time.monotonic()
-    status, said = await docker(*command)
+    status, said = await (change() if change else docker(*command))
     took = time.monotonic() - began
     await asyncio.sleep(seconds)
     load.ending = True

@@ -37,8 +37,8 @@ pub(crate) fn input(service: &Service, shape: &str, value: &Value) -> Result<(),
         checker.broken.join("; ")
     );
     let code = match service.name.as_str() {
-        "ecs" | "logs" | "secretsmanager" => "InvalidParameterException",
-        "ssm" => "ValidationException",
+        "ecs" | "logs" => "InvalidParameterException",
+        "ssm" | "secretsmanager" => "ValidationException",
         _ => "ValidationError",
     };
     Err(Fault::new(code, text))

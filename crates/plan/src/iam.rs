@@ -4,10 +4,13 @@
 //! trust and resource policies, conditions (see [`condition`]) and policy variables.
 
 mod condition;
+mod grammar;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+
+pub use grammar::{check_identity, check_trust};
 
 /// Keys of a request that conditions look at (`aws:username`), folded to lower case, with their values.
 pub type Context = BTreeMap<String, Vec<String>>;

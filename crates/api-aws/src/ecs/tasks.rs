@@ -1,5 +1,6 @@
 //! Tasks: run, started on instances, stopped, told, listed.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -329,10 +330,18 @@ pub(super) async fn describe(call: Call, input: Value) -> Reply {
     }
     let tags = input.texts("include").iter().any(|i| i == "TAGS");
     let (mut found, mut failures) = (Vec::new(), Vec::new());
+    // All in one pass: a cluster may have thousands.
+    let wanted: HashSet<&str> = names.iter().map(|n| last_part(n)).collect();
+    let pods: HashMap<String, Arc<Pod>> = call.manager.with_view(|v| {
+        let of_cluster = v.ecs().tasks(&cluster.metadata.name);
+        let named = of_cluster.filter_map(|p| Some((p.ecs()?.id.as_str(), p)));
+        let named = named.filter(|(id, _)| wanted.contains(id));
+        named.map(|(id, p)| (id.to_owned(), p.clone())).collect()
+    });
     for name in &names {
-        match find_task(&call, &cluster, name) {
-            Ok(pod) => found.push(shown::task(&call, &pod, tags)),
-            Err(_) => {
+        match pods.get(last_part(name)) {
+            Some(pod) => found.push(shown::task(&call, pod, tags)),
+            None => {
                 let arn = call.arn("ecs", &format!("task/{}/{}", cluster.spec.name, last_part(name)));
                 failures.push(missing(arn));
             }

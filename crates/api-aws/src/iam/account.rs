@@ -114,6 +114,10 @@ pub(super) async fn summary(call: Call, _: Value) -> Reply {
         "AttachedPoliciesPerRoleQuota": 10, "AttachedPoliciesPerGroupQuota": 10, "GroupsPerUserQuota": 10,
         "MFADevices": 0, "MFADevicesInUse": 0, "AccountMFAEnabled": 0, "AccountAccessKeysPresent": 0,
         "Providers": 0, "ServerCertificates": 0, "SigningCertificatesPerUserQuota": 2,
+        "AssumeRolePolicySizeQuota": 2048, "GroupPolicySizeQuota": 5120, "UserPolicySizeQuota": 2048,
+        "RolePolicySizeQuota": 10240, "PolicySizeQuota": 6144, "ServerCertificatesQuota": 20,
+        "GlobalEndpointTokenVersion": 1, "PolicyVersionsInUse": 0, "PolicyVersionsInUseQuota": 10000,
+        "AccountSigningCertificatesPresent": 0,
     } }))
 }
 

@@ -159,26 +159,34 @@ fn path_of(input: &Value) -> String {
     input.maybe("Path").unwrap_or("/").to_owned()
 }
 
-/// Refuses what is not a policy document.
+/// Refuses what is not the policy of an identity.
 pub(crate) fn document(text: &str) -> Result<(), Fault> {
-    let malformed = |why: &str| Fault::new("MalformedPolicyDocumentException", why);
-    let value: Value = serde_json::from_str(text).map_err(|_| malformed("Syntax errors in policy."))?;
-    let statements = value
-        .get("Statement")
-        .ok_or_else(|| malformed("Missing required field Statement"))?;
-    let list: Vec<&Value> = match statements {
-        Value::Array(list) => list.iter().collect(),
-        one => vec![one],
-    };
-    for statement in list {
-        if !matches!(statement.text("Effect"), "Allow" | "Deny") {
-            return Err(malformed("Missing required field Effect"));
-        }
-        if statement.get("Action").is_none() && statement.get("NotAction").is_none() {
-            return Err(malformed("Missing required field Action"));
-        }
+    tripod_plan::iam::check_identity(text).map_err(malformed)
+}
+
+/// Refuses what is not the trust policy of a role.
+fn trust_document(text: &str) -> Result<(), Fault> {
+    tripod_plan::iam::check_trust(text).map_err(malformed)
+}
+
+fn malformed(why: String) -> Fault {
+    Fault::new("MalformedPolicyDocumentException", why)
+}
+
+/// Tags of a request; two keys that differ by case alone are refused.
+fn tags_given(input: &Value) -> Result<tripod_model::aws::Tags, Fault> {
+    let list = input.items("Tags");
+    let keys: std::collections::BTreeSet<String> =
+        list.iter().map(|t| t.text("Key").to_lowercase()).collect();
+    if keys.len() < list.len() {
+        let text = "Duplicate tag keys found. Please note that Tag keys are case insensitive.";
+        return Err(Fault::new("InvalidInputException", text));
     }
-    Ok(())
+    if keys.iter().any(|k| k.starts_with("aws:")) {
+        let text = "System tags cannot be added/updated/deleted. User does not have permission.";
+        return Err(Fault::new("InvalidInputException", text));
+    }
+    Ok(crate::value::tags_of(list, "Key", "Value"))
 }
 
 /// A document as answers have it: percent-encoded.

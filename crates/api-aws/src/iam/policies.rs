@@ -9,7 +9,7 @@ use super::managed::{self, MANAGED, Managed};
 use super::{conflict, document, encoded, exists, listed, path_of};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
-use crate::value::{Get as _, epoch_of, tag_list, tags_of};
+use crate::value::{Get as _, epoch_of, tag_list};
 
 /// Versions that a policy may have.
 const VERSIONS: usize = 5;
@@ -106,7 +106,7 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
         versions: [("v1".to_owned(), version)].into(),
         default_version: "v1".into(),
         next: 2,
-        tags: tags_of(input.items("Tags"), "Key", "Value"),
+        tags: super::tags_given(&input)?,
         updated: Some(now),
     };
     let policy = Policy::new(policy_object(&format!("/{name}")), uid(), now, spec);
@@ -289,7 +289,7 @@ pub(super) async fn set_default(call: Call, input: Value) -> Reply {
 }
 
 pub(super) async fn tag(call: Call, input: Value) -> Reply {
-    let tags = tags_of(input.items("Tags"), "Key", "Value");
+    let tags = super::tags_given(&input)?;
     change(&call, &input, |p| {
         p.tags.extend(tags.clone());
         Ok(())

@@ -7,7 +7,7 @@ use tripod_model::aws::{InstanceProfile, InstanceProfileSpec};
 use super::{conflict, exists, listed, path_of, roles};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
-use crate::value::{Get as _, epoch_of, tag_list, tags_of};
+use crate::value::{Get as _, epoch_of, tag_list};
 
 pub(super) fn profile_object(name: &str) -> String {
     tripod_model::ecs::object_name("profile", &name.to_lowercase())
@@ -65,7 +65,7 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
         path: path_of(&input),
         id: iam_id("AIPA"),
         roles: Vec::new(),
-        tags: tags_of(input.items("Tags"), "Key", "Value"),
+        tags: super::tags_given(&input)?,
     };
     let profile = InstanceProfile::new(profile_object(name), uid(), call.now(), spec);
     let taken = || Fault {
@@ -140,7 +140,7 @@ pub(super) async fn remove_role(call: Call, input: Value) -> Reply {
 }
 
 pub(super) async fn tag(call: Call, input: Value) -> Reply {
-    let tags = tags_of(input.items("Tags"), "Key", "Value");
+    let tags = super::tags_given(&input)?;
     change(&call, &input, |p| {
         p.tags.extend(tags.clone());
         Ok(())

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use tripod_engine::aws::{iam_id, uid};
 use tripod_model::aws::{InstanceProfile, Role, RoleSpec};
 
-use super::{conflict, document, encoded, exists, listed, no_such, path_of};
+use super::{conflict, encoded, exists, listed, no_such, path_of, trust_document};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
-use crate::value::{Get as _, epoch_of, tag_list, tags_of};
+use crate::value::{Get as _, epoch_of, tag_list};
 
 /// `metadata.name` of a role.
 pub(crate) fn role_object(name: &str) -> String {
@@ -67,7 +67,7 @@ async fn change(
 pub(super) async fn create(call: Call, input: Value) -> Reply {
     let name = input.text("RoleName");
     let trust = input.text("AssumeRolePolicyDocument");
-    document(trust)?;
+    trust_document(trust)?;
     if let Some(arn) = input.maybe("PermissionsBoundary") {
         super::simulate::boundary(&call, arn)?;
     }
@@ -78,7 +78,7 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
         trust: trust.to_owned(),
         description: input.maybe("Description").map(str::to_owned),
         max_session: input.number("MaxSessionDuration").unwrap_or(3600),
-        tags: tags_of(input.items("Tags"), "Key", "Value"),
+        tags: super::tags_given(&input)?,
         boundary: input.text("PermissionsBoundary").to_owned(),
         ..RoleSpec::default()
     };
@@ -142,7 +142,7 @@ pub(super) async fn update_description(call: Call, input: Value) -> Reply {
 }
 
 pub(super) async fn update_trust(call: Call, input: Value) -> Reply {
-    document(input.text("PolicyDocument"))?;
+    trust_document(input.text("PolicyDocument"))?;
     change(&call, &input, |r| {
         r.trust = input.text("PolicyDocument").to_owned();
     })
@@ -179,7 +179,7 @@ fn deletable(call: &Call, role: &Role) -> Result<(), Fault> {
 }
 
 pub(super) async fn tag(call: Call, input: Value) -> Reply {
-    let tags = tags_of(input.items("Tags"), "Key", "Value");
+    let tags = super::tags_given(&input)?;
     change(&call, &input, |r| r.tags.extend(tags.clone())).await?;
     Ok(Value::Null)
 }
@@ -209,6 +209,13 @@ const LINKED: &[(&str, &str)] = &[
         "AWSServiceRoleForApplicationAutoScaling_ECSService",
     ),
     ("spot.amazonaws.com", "AWSServiceRoleForEC2Spot"),
+    (
+        "elasticbeanstalk.amazonaws.com",
+        "AWSServiceRoleForElasticBeanstalk",
+    ),
+    ("rds.amazonaws.com", "AWSServiceRoleForRDS"),
+    ("elasticache.amazonaws.com", "AWSServiceRoleForElastiCache"),
+    ("ops.apigateway.amazonaws.com", "AWSServiceRoleForAPIGateway"),
 ];
 
 pub(crate) async fn create_linked(call: Call, input: Value) -> Reply {

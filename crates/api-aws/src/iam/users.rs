@@ -9,7 +9,7 @@ use tripod_store::Txn;
 use super::{conflict, exists, listed, no_such, path_of};
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
-use crate::value::{Get as _, epoch_of, tag_list, tags_of};
+use crate::value::{Get as _, epoch_of, tag_list};
 
 pub(super) fn arn(call: &Call, user: &UserSpec) -> String {
     format!("arn:aws:iam::{}:user{}{}", call.account(), user.path, user.name)
@@ -58,7 +58,7 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
         name: name.to_owned(),
         path: path_of(&input),
         id: iam_id("AIDA"),
-        tags: tags_of(input.items("Tags"), "Key", "Value"),
+        tags: super::tags_given(&input)?,
         boundary: input.text("PermissionsBoundary").to_owned(),
         ..UserSpec::default()
     };
@@ -157,7 +157,7 @@ pub(super) async fn delete(call: Call, input: Value) -> Reply {
 
 pub(super) async fn tag(call: Call, input: Value) -> Reply {
     let name = input.text("UserName").to_owned();
-    let tags = tags_of(input.items("Tags"), "Key", "Value");
+    let tags = super::tags_given(&input)?;
     call.edit(
         "",
         &user_object(&name),

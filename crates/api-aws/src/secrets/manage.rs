@@ -42,7 +42,18 @@ pub(super) async fn create(call: Call, input: Value) -> Reply {
             let text = "You can't create this secret because a secret with this name is already scheduled for deletion.";
             return Err(Fault::new("InvalidRequestException", text));
         }
-        if there.spec.versions.contains_key(&id) {
+        if let Some(version) = there.spec.versions.get(&id) {
+            let same = spec
+                .versions
+                .get(&id)
+                .is_some_and(|v| (&v.string, &v.binary) == (&version.string, &version.binary));
+            if !same {
+                let text = format!(
+                    "You can't use ClientRequestToken {id} because that value is already in use for a version of secret {}.",
+                    there.spec.arn
+                );
+                return Err(Fault::new("ResourceExistsException", text));
+            }
             return Ok(json!({ "ARN": there.spec.arn, "Name": name, "VersionId": id }));
         }
     }
@@ -84,30 +95,56 @@ pub(super) fn filtered(call: &Call, input: &Value) -> Result<Vec<ManagedSecret>,
     let planned = input.flag("IncludePlannedDeletion") == Some(true);
     secrets.retain(|s| s.spec.region == call.region && (planned || s.spec.deleted.is_none()));
     for filter in input.items("Filters") {
-        let values = filter.texts("Values");
-        secrets.retain(|s| {
-            let s = &s.spec;
-            let texts: Vec<String> = match filter.text("Key") {
-                "name" => vec![s.name.clone()],
-                "description" => s.description.clone().into_iter().collect(),
-                "tag-key" => s.tags.keys().cloned().collect(),
-                "tag-value" => s.tags.values().cloned().collect(),
-                "all" => {
-                    let tags = s.tags.iter().flat_map(|(k, v)| [k.clone(), v.clone()]);
-                    tags.chain([s.name.clone()])
-                        .chain(s.description.clone())
-                        .collect()
-                }
-                _ => Vec::new(),
-            };
-            values.iter().any(|v| match v.strip_prefix('!') {
-                Some(not) => !texts.iter().any(|t| t.starts_with(not)),
-                None => texts.iter().any(|t| t.starts_with(v.as_str())),
-            })
-        });
+        let (key, values) = (filter.text("Key"), filter.texts("Values"));
+        if key.is_empty() {
+            return Err(Fault::parameter("Invalid filter key"));
+        }
+        if values.is_empty() {
+            return Err(Fault::parameter(format!("Invalid filter values for key: {key}")));
+        }
+        secrets.retain(|s| passes(&s.spec, key, &values));
     }
-    secrets.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    secrets.sort_by(|a, b| {
+        let made = |s: &ManagedSecret| s.metadata.creation_timestamp;
+        (made(a), &a.spec.name).cmp(&(made(b), &b.spec.name))
+    });
     Ok(secrets)
+}
+
+/// Whether a filter lets a secret through: one of the values fits, or with `!` before it does not.
+fn passes(s: &ManagedSecretSpec, key: &str, values: &[String]) -> bool {
+    let description = s.description.clone().unwrap_or_default();
+    let tags = || s.tags.iter().flat_map(|(k, v)| [k.clone(), v.clone()]);
+    let fits = |value: &str| match key {
+        "name" => s.name.starts_with(value),
+        "description" => has_words(&description, value),
+        "tag-key" => s.tags.keys().any(|k| k.starts_with(value)),
+        "tag-value" => s.tags.values().any(|v| v.starts_with(value)),
+        "all" => {
+            let mut texts = tags().chain([s.name.clone(), description.clone()]);
+            texts.any(|text| has_words(&text, value))
+        }
+        "primary-region" => s.region.starts_with(value),
+        _ => false,
+    };
+    values.iter().any(|value| match value.strip_prefix('!') {
+        Some(not) => !fits(not),
+        None => fits(value),
+    })
+}
+
+/// Whether each word of `wanted` begins a word of `text`, or all of it the text, in capitals or not.
+fn has_words(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (text.to_lowercase(), wanted.to_lowercase());
+    let words = |t: &str| -> Vec<String> {
+        let parts = t.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+        parts.map(str::to_owned).collect()
+    };
+    let own = words(&text);
+    text.starts_with(&wanted)
+        || words(&wanted)
+            .iter()
+            .all(|w| own.iter().any(|o| o.starts_with(w.as_str())))
 }
 
 pub(super) async fn list(call: Call, input: Value) -> Reply {
@@ -171,15 +208,28 @@ pub(super) async fn delete(call: Call, input: Value) -> Reply {
         input.flag("ForceDeleteWithoutRecovery") == Some(true),
         input.number("RecoveryWindowInDays"),
     );
-    if force && days.is_some() {
-        let text = "You can't use ForceDeleteWithoutRecovery in conjunction with RecoveryWindowInDays.";
-        return Err(Fault::parameter(text));
-    }
     if days.is_some_and(|d| !(7..=30).contains(&d)) {
         let text = "The RecoveryWindowInDays value must be between 7 and 30 days (inclusive).";
         return Err(Fault::parameter(text));
     }
-    let secret = find(&call, input.text("SecretId"))?;
+    if force && days.is_some() {
+        let text = "You can't use ForceDeleteWithoutRecovery in conjunction with RecoveryWindowInDays.";
+        return Err(Fault::parameter(text));
+    }
+    let id = input.text("SecretId");
+    let secret = match find(&call, id) {
+        // What is not there is gone.
+        Err(_) if force => {
+            let arn = call.arn("secretsmanager", &format!("secret:{id}-{}", hex_id(6)));
+            let arn = if id.starts_with("arn:") {
+                id.to_owned()
+            } else {
+                arn
+            };
+            return Ok(json!({ "ARN": arn, "Name": id, "DeletionDate": epoch_of(Some(call.now())) }));
+        }
+        found => found?,
+    };
     let now = call.now();
     if force {
         call.remove(&secret).await?;

@@ -31,7 +31,10 @@ pub(super) fn add(
         if (&there.string, &there.binary) == (&text, &bytes) {
             return Ok(());
         }
-        let text = "You can't use ClientRequestToken with a value that was used for another version.";
+        let text = format!(
+            "You can't use ClientRequestToken {id} because that value is already in use for a version of secret {}.",
+            spec.arn
+        );
         return Err(Fault::new("ResourceExistsException", text));
     }
     let version = SecretVersion {
@@ -40,9 +43,14 @@ pub(super) fn add(
         stages: Vec::new(),
         created: Some(call.now()),
     };
+    let first = spec.versions.is_empty();
     spec.versions.insert(id.to_owned(), version);
     for stage in stages {
         give(spec, stage, id);
+    }
+    // The first version is the current one, whatever else it is.
+    if first {
+        give(spec, CURRENT, id);
     }
     spec.versions.retain(|_, v| !v.stages.is_empty());
     spec.changed = Some(call.now());
@@ -114,6 +122,15 @@ pub(super) async fn get(call: Call, input: Value) -> Reply {
 pub(super) async fn batch(call: Call, input: Value) -> Reply {
     let (mut values, mut errors) = (Vec::new(), Vec::new());
     let mut ids = input.texts("SecretIdList");
+    let filters = !input.items("Filters").is_empty();
+    if ids.is_empty() != filters {
+        let text = "Either 'SecretIdList' or 'Filters' must be provided, but not both.";
+        return Err(Fault::parameter(text));
+    }
+    if input.number("MaxResults").is_some() && !filters {
+        let text = "'Filters' not specified. 'Filters' must also be specified when 'MaxResults' is provided.";
+        return Err(Fault::parameter(text));
+    }
     if ids.is_empty() {
         ids = super::manage::filtered(&call, &input)?
             .into_iter()
@@ -134,13 +151,13 @@ pub(super) async fn batch(call: Call, input: Value) -> Reply {
 }
 
 pub(super) async fn put(call: Call, input: Value) -> Reply {
-    let secret = live(&call, input.text("SecretId"))?;
     if input.member("SecretString").is_none() && input.member("SecretBinary").is_none() {
         return Err(Fault::new(
             "InvalidRequestException",
             "You must provide either SecretString or SecretBinary.",
         ));
     }
+    let secret = live(&call, input.text("SecretId"))?;
     let id = input.maybe("ClientRequestToken").map_or_else(uid, str::to_owned);
     let mut stages = input.texts("VersionStages");
     if stages.is_empty() {
@@ -183,7 +200,15 @@ pub(super) async fn stage(call: Call, input: Value) -> Reply {
         .edit("", &secret.metadata.name, missing, |s: &mut ManagedSecret| {
             let holder = s.spec.versions.iter().find(|(_, v)| v.stages.iter().any(|x| x == stage)).map(|(k, _)| k.clone());
             if holder.as_deref() != from && holder.is_some() {
-                let text = format!("The staging label {stage} is currently attached to another version: name it in RemoveFromVersionId.");
+                let holder = holder.unwrap_or_default();
+                let what = match from {
+                    None => "can't be empty",
+                    Some(_) => "is not the version that has the label",
+                };
+                let text = format!(
+                    "The parameter RemoveFromVersionId {what}. Staging label {stage} is currently attached to version \
+                     {holder}, so you must explicitly reference that version in RemoveFromVersionId."
+                );
                 return Err(Fault::parameter(text));
             }
             match to {
@@ -217,20 +242,21 @@ pub(super) async fn random(_: Call, input: Value) -> Reply {
             sets.push(kept.collect::<Vec<char>>());
         }
     }
-    if input.flag("IncludeSpace") == Some(true) {
-        sets.push(vec![' ']);
-    }
     sets.retain(|s| !s.is_empty());
     let length = usize::try_from(input.number("PasswordLength").unwrap_or(32)).unwrap_or(32);
-    if sets.is_empty() || length < sets.len() {
+    let each = input.flag("RequireEachIncludedType") != Some(false);
+    if sets.is_empty() || (each && length < sets.len()) {
         return Err(Fault::parameter(
             "The password cannot be made: too short, or nothing is left to make it of.",
         ));
     }
-    let all: Vec<char> = sets.concat();
+    let mut all: Vec<char> = sets.concat();
+    if input.flag("IncludeSpace") == Some(true) {
+        all.push(' ');
+    }
     let pick = |set: &[char]| set[usize::try_from(rand::random::<u64>()).unwrap_or(0) % set.len()];
     let mut password: Vec<char> = (0..length).map(|_| pick(&all)).collect();
-    if input.flag("RequireEachIncludedType") != Some(false) {
+    if each {
         // One of each kind, at places of their own.
         let offset = usize::try_from(rand::random::<u64>()).unwrap_or(0);
         for (i, set) in sets.iter().enumerate() {

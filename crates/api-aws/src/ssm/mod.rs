@@ -53,9 +53,15 @@ pub(crate) fn find(call: &Call, name: &str) -> Result<Option<Parameter>, Fault> 
     };
     let state = call.state();
     let found = state.get::<Parameter>("", &object(call, name))?;
-    match (found, name.strip_prefix('/')) {
-        (None, Some(plain)) => Ok(state.get::<Parameter>("", &object(call, plain))?),
-        (found, _) => Ok(found),
+    // A name of one part is the same with a slash before it and without.
+    let other = match name.strip_prefix('/') {
+        Some(plain) if !plain.contains('/') => plain.to_owned(),
+        None if !name.contains('/') => format!("/{name}"),
+        _ => return Ok(found),
+    };
+    match found {
+        None => Ok(state.get::<Parameter>("", &object(call, &other))?),
+        found => Ok(found),
     }
 }
 
@@ -71,10 +77,9 @@ fn check_name(name: &str) -> Result<(), Fault> {
     }
     let first = name.trim_start_matches('/').to_ascii_lowercase();
     if first.starts_with("aws") || first.starts_with("ssm") {
-        return invalid(format!(
-            "Parameter name: can't be prefixed with \"{}\" (case-insensitive).",
-            &first[..3]
-        ));
+        return invalid(
+            "Parameter name: can't be prefixed with \"aws\" or \"ssm\" (case-insensitive).".into(),
+        );
     }
     if name.contains('/') && !name.starts_with('/') {
         return invalid(

@@ -61,7 +61,10 @@ pub(super) async fn get(call: Call, input: Value) -> Reply {
 pub(super) async fn get_several(call: Call, input: Value) -> Reply {
     let decrypt = input.flag("WithDecryption").unwrap_or(false);
     let (mut found, mut invalid) = (Vec::new(), Vec::new());
-    for name in input.texts("Names") {
+    let mut names = input.texts("Names");
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|n| seen.insert(n.clone()));
+    for name in names {
         match pick(&call, &name) {
             Ok((p, v, selector)) => found.push(shown(&call, &p, &v, &selector, decrypt)),
             Err(_) => invalid.push(name),
@@ -101,6 +104,15 @@ fn passes(p: &Parameter, filters: &[Value]) -> Result<bool, Fault> {
             "KeyId" => last.key.into_iter().collect(),
             "Label" => last.labels,
             "Path" => {
+                if let Some(bad) = values.iter().find(|v| !is_path(v)) {
+                    let text = format!(
+                        "The parameter doesn't meet the parameter name requirements. The parameter name must begin with \
+                         a forward slash \"/\". It can't be prefixed with \"aws\" or \"ssm\" (case-insensitive). It must \
+                         use only letters, numbers, or the following symbols: . (period), - (hyphen), _ (underscore). \
+                         Not '{bad}'."
+                    );
+                    return Err(Fault::new("ValidationException", text));
+                }
                 let deep = option == "Recursive";
                 if !values.iter().any(|path| below(&p.spec.name, path, deep)) {
                     return Ok(false);
@@ -134,10 +146,17 @@ fn passes(p: &Parameter, filters: &[Value]) -> Result<bool, Fault> {
     Ok(true)
 }
 
+fn is_path(text: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphanumeric() || "/.-_".contains(c);
+    text.starts_with('/') && !text.contains("//") && text.chars().all(letter)
+}
+
 /// Whether a name is in a path, directly or (deep) anywhere below.
 fn below(name: &str, path: &str, deep: bool) -> bool {
     let base = format!("{}/", path.trim_end_matches('/'));
-    name.strip_prefix(&base)
+    let whole = format!("/{}", name.trim_start_matches('/'));
+    whole
+        .strip_prefix(&base)
         .is_some_and(|rest| !rest.is_empty() && (deep || !rest.contains('/')))
 }
 
@@ -185,7 +204,7 @@ pub(super) async fn describe(call: Call, input: Value) -> Reply {
             items.push(described(&call, &p, v));
         }
     }
-    paged(&input, "Parameters", items, 50)
+    paged(&input, "Parameters", items, 10)
 }
 
 pub(super) async fn history(call: Call, input: Value) -> Reply {

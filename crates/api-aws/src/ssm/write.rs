@@ -13,6 +13,9 @@ use crate::value::{Get as _, tags_of};
 /// Versions that are kept.
 const VERSIONS: usize = 100;
 
+/// Labels that a version may have.
+const LABELS: usize = 10;
+
 fn invalid(text: impl Into<String>) -> Fault {
     Fault::new("ValidationException", text)
 }
@@ -51,6 +54,12 @@ fn check(input: &Value) -> Result<(), Fault> {
     };
     if input.text("Value").len() > limit {
         let text = format!("Value: parameter values have at most {limit} characters in this tier.");
+        return Err(invalid(text));
+    }
+    let kinds = ["text", "aws:ec2:image", "aws:ssm:integration"];
+    if let Some(kind) = input.maybe("DataType").filter(|k| !kinds.contains(k)) {
+        let text =
+            format!("The following data type is not supported: {kind} (Data type names are all lowercase.)");
         return Err(invalid(text));
     }
     if !matches!(input.text("Policies"), "" | "[]" | "[{}]") {
@@ -184,7 +193,9 @@ pub(super) async fn label(call: Call, input: Value) -> Reply {
         .iter()
         .filter(|l| {
             let lower = l.to_ascii_lowercase();
-            l.starts_with(|c: char| c.is_ascii_digit())
+            let letter = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            !l.chars().all(letter)
+                || l.starts_with(|c: char| c.is_ascii_digit())
                 || lower.starts_with("aws")
                 || lower.starts_with("ssm")
         })
@@ -197,6 +208,14 @@ pub(super) async fn label(call: Call, input: Value) -> Reply {
             .unwrap_or(0);
         if !p.versions.iter().any(|v| v.version == number) {
             return Err(no_version(name, number));
+        }
+        let new = labels.iter().filter(|l| !bad.contains(l));
+        let there = p.versions.iter().find(|v| v.version == number).map(|v| v.labels.clone());
+        let all: std::collections::BTreeSet<&String> = there.iter().flatten().chain(new).collect();
+        if all.len() > LABELS {
+            let text = "A parameter version can have maximum 10 labels. Move one or more labels to another version and \
+                        try again.";
+            return Err(Fault::new("ParameterVersionLabelLimitExceeded", text));
         }
         for v in &mut p.versions {
             v.labels.retain(|l| !labels.contains(l));

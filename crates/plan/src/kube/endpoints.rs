@@ -162,15 +162,11 @@ fn reference(pod: &KPod) -> Value {
 fn endpoint(w: &Work<'_>, service: &KObject, b: &Behind) -> Value {
     let pod = &b.pod;
     let published = b.ready && !pod.info.ready;
-    let ready = if published {
-        true
-    } else {
-        b.ready && !pod.info.deleted
-    };
+    let ready = if published { true } else { b.ready && !pod.leaves() };
     let mut json = json!({
         "addresses": [b.address],
         "conditions": {
-            "ready": ready, "serving": pod.info.ready || published, "terminating": pod.info.deleted,
+            "ready": ready, "serving": pod.info.ready || published, "terminating": pod.leaves(),
         },
         "targetRef": reference(pod),
     });

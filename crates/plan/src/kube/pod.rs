@@ -200,6 +200,11 @@ impl KPod {
     pub fn namespace(&self) -> &str {
         &self.pod.metadata.namespace
     }
+
+    /// Whether it was asked to go: deleted, or to end and be remembered.
+    pub fn leaves(&self) -> bool {
+        self.info.deleted || self.pod.state.desired >= tripod_model::pod::DesiredState::Shutdown
+    }
 }
 
 /// A condition of a pod's status.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use tripod_model::aws::{SecurityGroup, VpcPart};
 use tripod_model::node::Node;
-use tripod_model::object::OwnerReference;
+use tripod_model::object::{Kind as _, OwnerReference};
 
 use super::kinds;
 use super::object::{KObject, Meta, ObjKey};
@@ -54,7 +55,9 @@ impl KubeView {
                     self.bump_epoch();
                 }
             }
-            crate::network::NETWORK_POLICIES => self.bump_epoch(),
+            crate::network::NETWORK_POLICIES | SecurityGroup::RESOURCE | VpcPart::RESOURCE => {
+                self.bump_epoch();
+            }
             kinds::SERVICES => {
                 self.index_selector(old, false);
                 self.index_selector(new, true);
@@ -165,6 +168,9 @@ impl KubeView {
         if self.all(crate::network::NETWORK_POLICIES).next().is_some()
             && old.map(standing) != new.map(standing)
         {
+            self.bump_epoch();
+        }
+        if new.is_some_and(KPod::leaves) && !old.is_some_and(KPod::leaves) {
             self.bump_epoch();
         }
         for pod in old.into_iter().chain(new) {

@@ -1,6 +1,6 @@
 //! Services and their EndpointSlices as frontends and as names.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub struct ClusterServices {
     pub names: ClusterNames,
 }
 
+/// Pods that are to go, by namespace and name.
+type Going = HashSet<(String, String)>;
 type Slices = HashMap<(Arc<str>, String), Vec<Arc<EndpointSlice>>>;
 
 /// Renders all Services.
@@ -42,6 +44,14 @@ pub fn cluster_services(view: &View) -> ClusterServices {
             slices.entry(key).or_default().push(slice);
         }
     }
+    // A pod that is to go takes no new connections from now on, whatever the slices say still: its node is told both at
+    // once, and changes the frontends before it ends the pod.
+    let going: Going = view
+        .kube()
+        .pods()
+        .filter(|p| p.leaves())
+        .map(|p| (p.namespace().to_owned(), p.name().to_owned()))
+        .collect();
     let hosts: BTreeSet<IpAddr> = view.nodes().filter_map(|n| data_path(n)).collect();
     let dns = IpAddr::from(Ranges::of(view).dns());
     let mut all = ClusterServices::default();
@@ -67,7 +77,7 @@ pub fn cluster_services(view: &View) -> ClusterServices {
             let balanced = balanced(&service);
             for port in spec.ports.iter().flatten() {
                 all.frontends
-                    .extend(frontend(&key, spec, port, behind, &balanced, &hosts));
+                    .extend(frontend(&key, spec, port, behind, &balanced, (&hosts, &going)));
             }
         }
     }
@@ -102,7 +112,7 @@ fn frontend(
     port: &Port,
     slices: &[Arc<EndpointSlice>],
     balanced: &[IpAddr],
-    hosts: &BTreeSet<IpAddr>,
+    (hosts, going): (&BTreeSet<IpAddr>, &Going),
 ) -> Option<Frontend> {
     let vip = address(spec.cluster_ip.as_deref());
     let node_port = port.node_port.and_then(number);
@@ -144,7 +154,7 @@ fn frontend(
             protocol: transport,
         }]),
         published: node_port.into_iter().chain(at_hosts).map(publish).collect(),
-        backends: backends(port, transport, slices),
+        backends: backends(namespace, port, transport, slices, going),
         affinity_seconds: if affinity {
             u32::try_from(seconds.unwrap_or(AFFINITY)).unwrap_or(0)
         } else {
@@ -181,7 +191,13 @@ fn slice_port(slice: &EndpointSlice, port: &Port, transport: PortProtocol) -> Op
     found.port.and_then(number)
 }
 
-fn backends(port: &Port, transport: PortProtocol, slices: &[Arc<EndpointSlice>]) -> Vec<Backend> {
+fn backends(
+    namespace: &str,
+    port: &Port,
+    transport: PortProtocol,
+    slices: &[Arc<EndpointSlice>],
+    going: &Going,
+) -> Vec<Backend> {
     let mut found: BTreeMap<(IpAddr, u16), Backend> = BTreeMap::new();
     for slice in slices {
         let Some(number) = slice_port(slice, port, transport) else {
@@ -194,6 +210,8 @@ fn backends(port: &Port, transport: PortProtocol, slices: &[Arc<EndpointSlice>])
                 continue;
             };
             let owner = e.target_ref.as_ref().and_then(|t| t.name.clone());
+            let goes = |name: &String| going.contains(&(namespace.to_owned(), name.clone()));
+            let terminating = terminating || owner.as_ref().is_some_and(goes);
             let backend = Backend {
                 port: Some(number),
                 terminating,
