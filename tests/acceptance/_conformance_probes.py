@@ -63,9 +63,9 @@ def probe(seconds=1, failures=1, **how):
     return {"periodSeconds": seconds, "failureThreshold": failures, "timeoutSeconds": 3, **how}
 
 
-def http(t, bad_after, path="/healthz", **more):
-    return t.container(["python3", "-c", HTTP, str(bad_after)], PYTHON, **more,
-                       livenessProbe=probe(httpGet={"path": path, "port": 8080}, initialDelaySeconds=2))
+def http(t, bad_after, path="/healthz", failures=1):
+    return t.container(["python3", "-c", HTTP, str(bad_after)], PYTHON,
+                       livenessProbe=probe(failures=failures, httpGet={"path": path, "port": 8080}, initialDelaySeconds=2))
 
 
 def restarts(t, *containers, count=1, seconds=30, **spec):
@@ -91,11 +91,12 @@ def http_restarts(t):
 
 @shows("Probing container should *not* be restarted with a /healthz http liveness probe")
 def http_stays(t):
-    stays(t, http(t, 1000))
+    stays(t, http(t, 1000, failures=4))
 
 
 def http_away(t):
-    stays(t, http(t, 3, "/away"))
+    """Not on the list: a redirection to another host is an answer."""
+    stays(t, http(t, 3, "/away", failures=4))
 
 
 @shows("Probing container should be restarted with a exec \"cat /tmp/health\" liveness probe")
@@ -111,7 +112,7 @@ def exec_stays(t):
 
 @shows("Probing container should *not* be restarted with a tcp:8080 liveness probe")
 def tcp_stays(t):
-    stays(t, t.container(["python3", "-c", HTTP, "1000"], PYTHON, livenessProbe=probe(tcpSocket={"port": 8080}, initialDelaySeconds=2)))
+    stays(t, t.container(["python3", "-c", HTTP, "1000"], PYTHON, livenessProbe=probe(failures=4, tcpSocket={"port": 8080}, initialDelaySeconds=2)))
 
 
 @shows("Probing container should be restarted with a GRPC liveness probe")
@@ -123,7 +124,7 @@ def grpc_restarts(t):
 
 @shows("Probing container should *not* be restarted with a GRPC liveness probe")
 def grpc_stays(t):
-    stays(t, t.container(["python3", "-c", GRPC, "1"], PYTHON, livenessProbe=probe(grpc={"port": 5000}, initialDelaySeconds=2)))
+    stays(t, t.container(["python3", "-c", GRPC, "1"], PYTHON, livenessProbe=probe(failures=4, grpc={"port": 5000}, initialDelaySeconds=2)))
 
 
 @shows("Probing container should have monotonically increasing restart count")
@@ -160,7 +161,7 @@ def https(t):
     """Not on the list: a probe asks over TLS without a look at the certificate."""
     t.tls_secret("tls")
     stays(t, t.container(["python3", "-c", HTTP, "1000", "tls"], PYTHON, volumeMounts=[{"name": "tls", "mountPath": "/tls"}],
-                         livenessProbe=probe(httpGet={"path": "/healthz", "port": 8080, "scheme": "HTTPS"}, initialDelaySeconds=2),
+                         livenessProbe=probe(failures=4, httpGet={"path": "/healthz", "port": 8080, "scheme": "HTTPS"}, initialDelaySeconds=2),
                          readinessProbe=probe(httpGet={"path": "/healthz", "port": 8080, "scheme": "HTTPS"})),
           volumes=[{"name": "tls", "secret": {"secretName": "tls"}}])
 

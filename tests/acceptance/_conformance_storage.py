@@ -115,7 +115,7 @@ def attributes_classes(t):
 
 
 def provisioned(t):
-    """Not on the list: a claim of the class `standard` gets a volume that survives its pod, and goes with the claim."""
+    """Not on the list: a claim of the class `standard` gets a volume that survives its pod; its directory goes with the claim."""
     t.create("persistentvolumeclaims", {"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": SIZE}})
     use = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}
     mounts = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
@@ -135,6 +135,7 @@ def provisioned(t):
         t.delete("pods", pod["metadata"]["name"])
     t.gone("persistentvolumeclaims", "c")
     t.gone("persistentvolumes", volume["metadata"]["name"])
+    t.until(10, lambda: not pathlib.Path(path).exists(), "its directory is gone")
 
 
 def host_paths(t):

@@ -16,7 +16,7 @@ use tripod_model::session::{
     Token, TokenRequest,
 };
 use tripod_model::{Error, Result};
-use tripod_store::{Key, State, StoredObject};
+use tripod_store::{Key, KindId, State, StoredObject};
 
 use crate::manager::Manager;
 
@@ -427,6 +427,14 @@ fn settings(state: &State, usual_dns: IpAddr, node: &Node) -> NodeSettings {
         .get(&Key::new("services", "kube-system", "kube-dns"))
         .and_then(|o| service_address(o)?.address.parse().ok());
     let allocatable = node.status.rest.get("allocatable").and_then(Value::as_object);
+    let volumes = KindId::from("persistentvolumes");
+    let reclaimed = state
+        .iter(&volumes, None)
+        .filter(|v| v.labels.get(tripod_plan::kube::RECLAIM) == Some(&*node.metadata.name))
+        .filter_map(|v| {
+            let value: Value = serde_json::from_slice(&v.bytes).ok()?;
+            Some(value.pointer("/spec/hostPath/path")?.as_str()?.to_owned())
+        });
     NodeSettings {
         name: node.metadata.name.clone(),
         labels: node.metadata.labels.clone(),
@@ -434,6 +442,7 @@ fn settings(state: &State, usual_dns: IpAddr, node: &Node) -> NodeSettings {
         addresses,
         dns: vec![dns.unwrap_or(usual_dns)],
         domain: DOMAIN.into(),
+        reclaim: reclaimed.collect(),
         allocatable: allocatable
             .into_iter()
             .flatten()

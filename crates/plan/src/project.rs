@@ -54,6 +54,7 @@ pub fn project(view: &View, node: &str, also: &BTreeSet<String>) -> Projection {
     let groups = crate::ecs::policies(view, node);
     projection.policies.sets.extend(groups.sets);
     projection.policies.pods.extend(groups.pods);
+    projection.policies.waiting.extend(groups.waiting);
     projection
 }
 

@@ -80,7 +80,7 @@ fn pod(view: &mut View, namespace: &str, name: &str, node: &str, address: &str, 
             "nodeName": node,
             "containers": [{ "name": "c", "image": "i", "ports": [{ "name": "web", "containerPort": 8080 }] }],
         },
-        "status": { "phase": "Running", "podIP": address },
+        "status": { "phase": "Running", "podIP": (!address.is_empty()).then_some(address) },
     });
     let pod: Pod = serde_json::from_value(object).unwrap();
     view.upsert_pod(Arc::new(pod));
@@ -300,6 +300,20 @@ fn policies_of_pods() {
     assert_eq!(of(&view), Some(closed));
     // Of other nodes' pods, those nodes are told.
     assert_eq!(policies(&view, "node1").pods.len(), 1);
+    // One that has no address yet waits for its policies.
+    pod(&mut view, "default", "new", "node1", "", json!({ "app": "new" }));
+    assert_eq!(policies(&view, "node1").waiting.len(), 1);
+    assert!(policies(&view, "node2").waiting.is_empty());
+    pod(
+        &mut view,
+        "default",
+        "new",
+        "node2",
+        "10.244.1.9",
+        json!({ "app": "new" }),
+    );
+    assert!(policies(&view, "node1").waiting.is_empty());
+    view.remove_pod("default/new");
 
     policy(
         &mut view,

@@ -180,6 +180,9 @@ impl Agent {
             node_memory: i64::try_from(crate::host::HostFacts::read_memory()).unwrap_or(i64::MAX),
         })
         .map_err(config)?;
+        let uid = order.desc.uid();
+        let held = order.halt.run_until_cancelled(order.inputs.policies_hold(uid));
+        held.await.unwrap_or(Ok(())).map_err(config)?;
         let name = container_name(&order.desc, &order.name, order.attempt);
         // Left by a daemon that died between making and starting it.
         if let Ok(left) = self.container(&name) {

@@ -1,6 +1,6 @@
 //! What the manager said that pods refer to, for all pods of the node; and tokens, asked for when needed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -19,7 +19,12 @@ pub(crate) struct Inputs {
     /// Counts changes.
     version: watch::Sender<u64>,
     tokens: Mutex<HashMap<TokenKey, (Token, Time)>>,
+    /// Pods whose network policies are not in force yet.
+    waiting: watch::Sender<BTreeSet<String>>,
 }
+
+/// How long a pod waits for its network policies before it is tried anew.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 type TokenKey = (String, String, Vec<String>, Option<i64>);
 
@@ -31,6 +36,7 @@ impl Inputs {
             node: RwLock::default(),
             version: watch::Sender::new(0),
             tokens: Mutex::default(),
+            waiting: watch::Sender::default(),
         }
     }
 
@@ -59,6 +65,26 @@ impl Inputs {
             *self.node.write().unwrap_or_else(PoisonError::into_inner) = node;
         }
         self.version.send_modify(|v| *v += 1);
+    }
+
+    /// Takes over which pods wait for their network policies; those of the others are in force.
+    pub(crate) fn set_waiting(&self, pods: BTreeSet<String>) {
+        self.waiting.send_replace(pods);
+    }
+
+    /// Waits until the network policies of a pod are in force.
+    ///
+    /// # Errors
+    /// [`tripod_model::ErrorKind::Unavailable`] when they still are not after a while.
+    pub(super) async fn policies_hold(&self, uid: &str) -> Result<()> {
+        let mut waiting = self.waiting.subscribe();
+        let settled = waiting.wait_for(|pods| !pods.contains(uid));
+        match tokio::time::timeout(PATIENCE, settled).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::unavailable(
+                "the network policies of the pod are not in force yet",
+            )),
+        }
     }
 
     /// Told of each change.

@@ -33,4 +33,5 @@ mod worker;
 pub(crate) use image_volumes::snapshot as image_volume_snapshot;
 pub(crate) use inputs::Inputs;
 pub(crate) use table::PodTable;
+pub(crate) use volumes::reclaim;
 pub(crate) use worker::spawn;

@@ -113,13 +113,24 @@ impl Agent {
     }
 
     async fn empty_dir(&self, desc: &PodDesc, name: &str, e: &EmptyDirVolumeSource) -> Result<PathBuf> {
-        let memory = e.medium.as_deref().is_some_and(|m| m == "Memory");
-        let dir = match memory {
+        let medium = e.medium.as_deref().unwrap_or_default();
+        let (memory, huge) = (medium == "Memory", medium.starts_with("HugePages"));
+        let dir = match memory || huge {
             true => self.pod_run_dir(desc.uid()).join("memory").join(name),
             false => self.pod_dir(desc.uid()).join("volumes").join(name),
         };
         let fresh = !dir.exists();
         fs::create_dir_all(&dir)?;
+        if huge {
+            let size = page_size(desc, medium)?;
+            let options = format!("mode=1777,pagesize={size}");
+            let mounted = self
+                .inner
+                .ports
+                .volumes
+                .mount_at(&dir, "hugetlbfs", "nodev", &options);
+            mounted.await?;
+        }
         if memory {
             let mut options = "mode=1777".to_owned();
             if let Some(size) = e.size_limit.as_ref().and_then(units).filter(|s| *s > 0) {
@@ -254,6 +265,55 @@ impl Agent {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// The size of the pages of a volume in huge pages, as the kernel writes it (`2M`): the medium's, or the only one that
+/// the pod's containers ask for.
+fn page_size(desc: &PodDesc, medium: &str) -> Result<String> {
+    let named = medium.strip_prefix("HugePages-").map(str::to_owned);
+    let asked = desc
+        .containers
+        .iter()
+        .filter_map(|c| c.container.resources.as_ref());
+    let asked = asked.flat_map(|r| [&r.requests, &r.limits]).flatten();
+    let mut sizes: Vec<String> = asked
+        .flat_map(|list| list.keys())
+        .filter_map(|name| name.strip_prefix("hugepages-").map(str::to_owned))
+        .chain(named.clone())
+        .collect();
+    sizes.sort();
+    sizes.dedup();
+    match (named, sizes.as_slice()) {
+        (Some(size), _) => Ok(size.trim_end_matches('i').to_owned()),
+        (None, [size]) => Ok(size.trim_end_matches('i').to_owned()),
+        (None, []) => Err(Error::invalid("the pod asks for no huge pages")),
+        (None, _) => Err(Error::invalid(
+            "medium `HugePages` cannot be used with huge pages of several sizes",
+        )),
+    }
+}
+
+/// Where the built-in provisioner's volumes are.
+const PROVISIONED: &str = "/var/lib/tripod/volumes/kubernetes";
+
+/// Removes the directories of provisioned volumes that nobody claims any more; nothing else is ever removed.
+pub(crate) fn reclaim(dirs: &[String]) {
+    for dir in dirs.iter().map(Path::new) {
+        let own = dir.parent() == Some(Path::new(PROVISIONED))
+            && dir
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("pvc-"));
+        if !own {
+            tracing::warn!("{} is no provisioned volume: it stays", dir.display());
+            continue;
+        }
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{} stays: {e}", dir.display());
+            }
+            _ => {}
         }
     }
 }

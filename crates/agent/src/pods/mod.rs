@@ -166,6 +166,9 @@ impl Pods {
             node,
             ..
         } = assignment;
+        if let Some(dirs) = node.as_ref().map(|n| n.reclaim.clone()).filter(|d| !d.is_empty()) {
+            tokio::task::spawn_blocking(move || kube::reclaim(&dirs));
+        }
         self.inputs.apply(full, inputs, &removed_inputs, node);
         {
             let mut known = self.data.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,10 +205,12 @@ impl Pods {
                 Err(e) => failures.push(format!("frontends: {e}")),
             }
         }
-        if let Some(policies) = policies
-            && let Err(e) = self.agent.net().set_policies(&policies).await
-        {
-            failures.push(format!("network policies: {e}"));
+        if let Some(policies) = policies {
+            match self.agent.net().set_policies(&policies).await {
+                // Those that may start now are told after all of this holds.
+                Ok(()) => self.inputs.set_waiting(policies.waiting.clone()),
+                Err(e) => failures.push(format!("network policies: {e}")),
+            }
         }
         if let Some(names) = cluster_names
             && let Err(e) = self.agent.net().set_cluster_names(&names).await

@@ -20,6 +20,9 @@ pub struct Policies {
     pub sets: BTreeMap<String, BTreeSet<IpAddr>>,
     /// The restricted pods of this node, by address.
     pub pods: BTreeMap<IpAddr, PodPolicy>,
+    /// Pods of this node (`metadata.uid`) that are to be restricted once their address is known: they start when they
+    /// are among [`Policies::pods`], so that none is open for a moment.
+    pub waiting: BTreeSet<String>,
 }
 
 /// What one pod may do.

@@ -139,6 +139,8 @@ pub struct NodeSettings {
     pub domain: String,
     /// `status.allocatable`, for `resourceFieldRef` of containers without a limit.
     pub allocatable: BTreeMap<String, String>,
+    /// Directories of provisioned volumes that nobody claims any more: to be removed.
+    pub reclaim: Vec<String>,
 }
 
 /// A node asks for a service account's token on behalf of one of its pods.

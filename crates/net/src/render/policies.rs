@@ -253,6 +253,7 @@ mod tests {
                 members.iter().map(|m| m.parse().unwrap()).collect(),
             )]
             .into(),
+            waiting: Default::default(),
             pods: [(
                 "10.0.0.1".parse().unwrap(),
                 PodPolicy {

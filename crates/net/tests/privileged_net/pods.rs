@@ -298,6 +298,7 @@ fn allowed_traffic_only() {
                 members.iter().map(|m| m.parse().unwrap()).collect(),
             )]
             .into(),
+            waiting: Default::default(),
             pods: [("10.244.1.2".parse::<IpAddr>().unwrap(), policy)].into(),
         };
         let friends = || Some(vec![Others::Set("friends".into())]);

@@ -43,6 +43,7 @@ use tripod_model::Time;
 pub use events::Note;
 pub use object::{KObject, Meta, ObjKey};
 pub use pod::{Amounts, KPod, Phase, PodInfo};
+pub use storage::RECLAIM;
 pub use view::{Controller, KubeView, WorkKey};
 pub use work::{KubePlan, micro, stamp};
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tripod_model::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use tripod_model::node::NodeState;
 
 use super::kinds::{CLAIMS, STORAGE_CLASSES, VOLUMES};
 use super::object::{KObject, at};
 use super::quantity::whole;
 use super::selector;
-use super::work::Work;
+use super::work::{Work, later};
 
 /// Annotation with the node that the scheduler chose for a claim's volume.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
@@ -22,6 +23,11 @@ const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 const COMPONENT: &str = "persistentvolume-controller";
+/// Label of a volume whose directory its node is to remove: the node's name.
+pub const RECLAIM: &str = "tripod.dev/reclaim";
+/// Seconds that a node has for it, and after which one that is away is looked for again.
+const RECLAIMED_AFTER: i64 = 1;
+const AWAY: i64 = 30;
 /// Where volumes made for claims are, below the node's data root: the node replaces this prefix.
 pub const LOCAL_PREFIX: &str = "/var/lib/tripod/volumes/kubernetes";
 
@@ -318,6 +324,38 @@ fn provision(w: &mut Work<'_>, claim: &KObject, typed: &PersistentVolumeClaim, c
     }
 }
 
+/// Whether the directory of a volume is gone: its node is told first, and given a moment. A node that is away is waited
+/// for; one that is no member any more is not.
+fn reclaimed(w: &mut Work<'_>, volume: &KObject, value: &Value) -> bool {
+    let terms = "/spec/nodeAffinity/required/nodeSelectorTerms/0/matchExpressions/0/values/0";
+    let Some(node) = value
+        .pointer(terms)
+        .and_then(Value::as_str)
+        .and_then(|n| w.view.node(n))
+    else {
+        return true;
+    };
+    let (name, ready) = (node.metadata.name.clone(), node.status.state == NodeState::Ready);
+    let told = volume.meta.labels.get(RECLAIM).is_some();
+    if !told {
+        let now = super::work::stamp(w.now);
+        w.update(volume, |v| {
+            at(v, &["metadata", "labels"])[RECLAIM] = name.into();
+            v["status"]["phase"] = "Released".into();
+            v["status"]["lastPhaseTransitionTime"] = now;
+        });
+        w.wake(later(w.now, RECLAIMED_AFTER));
+        return false;
+    }
+    if !ready {
+        w.wake(later(w.now, AWAY));
+        return false;
+    }
+    let since = value["status"]["lastPhaseTransitionTime"].as_str();
+    let since = since.and_then(|t| t.parse().ok()).unwrap_or(w.now);
+    w.reached(later(since, RECLAIMED_AFTER))
+}
+
 /// Decides about a volume.
 pub(super) fn decide_volume(w: &mut Work<'_>, name: &str) {
     let Some(volume) = w.k.get(VOLUMES, "", name).cloned() else {
@@ -356,6 +394,9 @@ pub(super) fn decide_volume(w: &mut Work<'_>, name: &str) {
     let provisioned = volume.meta.annotations.contains_key(PROVISIONED_BY);
     match value["spec"]["persistentVolumeReclaimPolicy"].as_str() {
         Some("Delete") if provisioned => {
+            if !reclaimed(w, &volume, &value) {
+                return;
+            }
             if volume.meta.finalizers.iter().any(|f| f == VOLUME_PROTECTION) {
                 w.update(&volume, |v| drop_finalizer(v, VOLUME_PROTECTION));
             } else {

@@ -35,22 +35,27 @@ pub fn policies(view: &View, node: &str) -> Policies {
         let chosen = spec.pod_selector.as_ref().unwrap_or(&everybody);
         for pod in view.kube().pods_in(&object.key.namespace) {
             let here = pod.pod.spec.node_name == node;
-            if let Some(address) = own_address(pod)
-                && here
-                && selector::matches(chosen, &pod.pod.metadata.labels)
-            {
-                work.restrict(&object.key.namespace, spec, pod, address);
+            if !here || !has_own_address(pod) || !selector::matches(chosen, &pod.pod.metadata.labels) {
+                continue;
+            }
+            match own_address(pod) {
+                Some(address) => work.restrict(&object.key.namespace, spec, pod, address),
+                None => drop(work.out.waiting.insert(pod.pod.metadata.uid.clone())),
             }
         }
     }
     work.out
 }
 
+/// Whether a pod has, or will have, an address of its own.
+fn has_own_address(pod: &KPod) -> bool {
+    let host = pod.pod.spec.rest.get("hostNetwork") == Some(&Value::Bool(true));
+    pod.pod.swarm().is_none() && !host && !pod.info.phase.is_final()
+}
+
 /// The address of a pod that has one of its own.
 fn own_address(pod: &KPod) -> Option<IpAddr> {
-    let host = pod.pod.spec.rest.get("hostNetwork") == Some(&Value::Bool(true));
-    let counts = pod.pod.swarm().is_none() && !host && !pod.info.phase.is_final();
-    pod.pod.status.pod_ip.filter(|_| counts)
+    pod.pod.status.pod_ip.filter(|_| has_own_address(pod))
 }
 
 struct Work<'v> {

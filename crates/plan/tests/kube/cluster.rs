@@ -402,6 +402,34 @@ fn volumes_bind_and_are_released() {
 }
 
 #[test]
+fn a_node_removes_the_directory_of_a_volume_before_it_goes() {
+    let mut kube = Kube::new(1);
+    kube.apply(
+        "persistentvolumes",
+        json!({
+            "metadata": {
+                "name": "pvc-1", "annotations": { "pv.kubernetes.io/provisioned-by": "tripod.dev/local" },
+                "finalizers": ["kubernetes.io/pv-protection"],
+            },
+            "spec": {
+                "capacity": { "storage": "5Gi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
+                "persistentVolumeReclaimPolicy": "Delete", "hostPath": { "path": "/x" },
+                "claimRef": { "name": "gone", "namespace": "default", "uid": "u" },
+                "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [{
+                    "key": "kubernetes.io/hostname", "operator": "In", "values": ["node1"],
+                }] }] } },
+            },
+        }),
+    );
+    kube.settle();
+    let volume = kube.value("persistentvolumes", "", "pvc-1");
+    assert_eq!(volume["metadata"]["labels"]["tripod.dev/reclaim"], "node1");
+    assert_eq!(volume["status"]["phase"], "Released");
+    kube.run(3);
+    assert_eq!(kube.value("persistentvolumes", "", "pvc-1"), json!(null));
+}
+
+#[test]
 fn events_are_counted_and_forgotten() {
     let mut kube = Kube::new(1);
     kube.apply(
