@@ -336,7 +336,7 @@ fn reclaimed(w: &mut Work<'_>, volume: &KObject, value: &Value) -> bool {
         return true;
     };
     let (name, ready) = (node.metadata.name.clone(), node.status.state == NodeState::Ready);
-    let told = volume.meta.labels.get(RECLAIM).is_some();
+    let told = volume.meta.labels.contains_key(RECLAIM);
     if !told {
         let now = super::work::stamp(w.now);
         w.update(volume, |v| {
