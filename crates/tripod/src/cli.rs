@@ -58,11 +58,45 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 0)]
         port: u16,
     },
-    /// Load images onto the nodes.
+    /// Load, list, pull and remove images of the nodes.
     Image {
         /// What to do with images.
         #[command(subcommand)]
         what: ImageWhat,
+    },
+    /// List, add and delete nodes of a local cluster.
+    Node {
+        /// What to do with nodes.
+        #[command(subcommand)]
+        what: NodeWhat,
+    },
+    /// Copy files to, from and between nodes: `NODE:/PATH` is a path on a node.
+    Cp {
+        /// From where.
+        from: String,
+        /// Where to.
+        to: String,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+    /// Tell the clusters of this machine.
+    Profile {
+        /// What to tell.
+        #[command(subcommand)]
+        what: ProfileWhat,
+    },
+    /// What `start` takes when it is not told.
+    Config {
+        /// What to do with settings.
+        #[command(subcommand)]
+        what: ConfigWhat,
+    },
+    /// What other tools add to a cluster; here it is built in.
+    Addons {
+        /// What to do with add-ons.
+        #[command(subcommand)]
+        what: AddonsWhat,
     },
     /// Create a cluster of local nodes, as kind does.
     Create {
@@ -222,12 +256,15 @@ pub(crate) struct StartArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Number of nodes, managers included.
-    #[arg(long, default_value_t = 1)]
-    pub nodes: usize,
-    /// Number of managers among them.
-    #[arg(long, default_value_t = 1)]
-    pub managers: usize,
+    /// Number of nodes, managers included [default: 1, or as `config` has it].
+    #[arg(long)]
+    pub nodes: Option<usize>,
+    /// Number of managers among them [default: 1, or as `config` has it].
+    #[arg(long)]
+    pub managers: Option<usize>,
+    /// A description of the cluster in kind's form (`kind.x-k8s.io/v1alpha4`).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "managers"])]
+    pub config: Option<PathBuf>,
     /// The Kubernetes version that is reported (`v1.36.0`); the API served stays the same.
     #[arg(long)]
     pub kubernetes_version: Option<String>,
@@ -302,6 +339,124 @@ pub(crate) enum ImageWhat {
         /// Which cluster.
         #[command(flatten)]
         cluster: ClusterArgs,
+    },
+    /// List the images of the nodes.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Form of what is printed.
+        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Remove images from every node.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Their names.
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+    /// Have every node pull images.
+    Pull {
+        /// Their names.
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+}
+
+/// What `node` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeWhat {
+    /// List the nodes.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Form of what is printed.
+        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Add a node.
+    Add {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// A manager, not a worker.
+        #[arg(long, visible_alias = "control-plane")]
+        manager: bool,
+    },
+    /// Delete a node.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Its name.
+        node: String,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+}
+
+/// What `profile` tells.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileWhat {
+    /// List the clusters of this machine.
+    List {
+        /// Form of what is printed.
+        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+/// What `config` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigWhat {
+    /// Set a value: nodes, managers, kubernetes-version.
+    Set {
+        /// The setting.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Print a value.
+    Get {
+        /// The setting.
+        key: String,
+    },
+    /// Take a value away.
+    Unset {
+        /// The setting.
+        key: String,
+    },
+    /// Print all values.
+    View,
+}
+
+/// What `addons` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AddonsWhat {
+    /// List the add-ons.
+    List {
+        /// Form of what is printed.
+        #[arg(long, short, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Enable an add-on.
+    Enable {
+        /// Its name.
+        addon: String,
+    },
+    /// Disable an add-on.
+    Disable {
+        /// Its name.
+        addon: String,
     },
 }
 

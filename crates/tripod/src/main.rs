@@ -8,7 +8,7 @@ mod local;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use cli::{Cli, Command, CreateWhat, DeleteWhat, ExportWhat, ImageWhat, LoadWhat};
+use cli::{Cli, Command, CreateWhat, DeleteWhat, ExportWhat, LoadWhat, ProfileWhat};
 
 fn main() -> ExitCode {
     // The keeper and the helpers that make containers are this binary, run again.
@@ -58,9 +58,14 @@ fn run(command: Command) -> tripod_model::Result<ExitCode> {
             false => local::service(&args),
         },
         Command::Dashboard { cluster, url, port } => return local::dashboard(&cluster, url, port),
-        Command::Image {
-            what: ImageWhat::Load { archive, cluster },
-        } => local::image_load(&cluster, &archive),
+        Command::Image { what } => local::image(&what),
+        Command::Node { what } => local::manage_nodes(&what),
+        Command::Cp { from, to, cluster } => local::copy(&cluster, &from, &to),
+        Command::Profile {
+            what: ProfileWhat::List { output },
+        } => local::profile_list(output),
+        Command::Config { what } => local::configure(&what),
+        Command::Addons { what } => local::addons(&what),
         Command::Create {
             what: CreateWhat::Cluster(args),
         } => local::create(&args),

@@ -160,6 +160,71 @@ pub(super) async fn list_nodes(socket: &Path) -> Result<Value> {
     call(socket, Method::GET, "/nodes", None).await
 }
 
+/// Has a node pull an image.
+pub(super) async fn pull_image(socket: &Path, name: &str) -> Result<()> {
+    let query: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("fromImage", name)
+        .finish();
+    let path = format!("/images/create?{query}");
+    let empty = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
+    let bytes = send(socket, Method::POST, &path, "application/json", empty).await?;
+    let lines = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+    for line in lines {
+        let value: Value = serde_json::from_slice(line).unwrap_or_default();
+        if let Some(error) = value["error"].as_str() {
+            return Err(Error::unavailable(error));
+        }
+    }
+    Ok(())
+}
+
+/// The node of a host name, as the Docker API tells it.
+async fn node_of(socket: &Path, name: &str) -> Result<Option<Value>> {
+    let nodes = list_nodes(socket).await?;
+    let nodes = nodes.as_array().into_iter().flatten();
+    let mut found = nodes.filter(|n| n["Description"]["Hostname"] == name);
+    Ok(found.next().cloned())
+}
+
+/// Prepares a node to go: it gets no more work, and a manager is made a worker first.
+pub(super) async fn forget_node(socket: &Path, name: &str, manager: bool) -> Result<()> {
+    let Some(node) = node_of(socket, name).await? else {
+        return Ok(());
+    };
+    let (id, version) = (node["ID"].as_str().unwrap_or_default(), &node["Version"]["Index"]);
+    let mut spec = node["Spec"].clone();
+    spec["Role"] = "worker".into();
+    spec["Availability"] = "drain".into();
+    let path = format!("/nodes/{id}/update?version={version}");
+    call(socket, Method::POST, &path, Some(spec)).await?;
+    let begun = std::time::Instant::now();
+    while manager {
+        let node = node_of(socket, name).await?;
+        if node.is_none_or(|n| n["ManagerStatus"].is_null()) {
+            break;
+        }
+        if begun.elapsed() > std::time::Duration::from_secs(15) {
+            return Err(Error::timeout(format_args!(
+                "{name} does not cease to be a manager"
+            )));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Removes a node from the cluster's list.
+pub(super) async fn remove_node(socket: &Path, name: &str) -> Result<()> {
+    match node_of(socket, name).await? {
+        Some(node) => {
+            let id = node["ID"].as_str().unwrap_or_default();
+            let path = format!("/nodes/{id}?force=true");
+            call(socket, Method::DELETE, &path, None).await.map(drop)
+        }
+        None => Ok(()),
+    }
+}
+
 /// Removes an image from a node.
 pub(super) async fn remove_image(socket: &Path, name: &str) -> Result<()> {
     call(socket, Method::DELETE, &format!("/images/{name}"), None)

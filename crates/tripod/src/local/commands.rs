@@ -11,9 +11,10 @@ use super::client::block_on;
 use super::cluster::{Cluster, NodeWish, Step, Wish};
 use super::paths::{self, ClusterPaths};
 use super::record::{NodeRecord, Role, Tool};
-use super::{client, export, kind, kubeconfig, node, services};
+use super::{client, config, export, images, kind, kind_config, kubeconfig, node, nodes, services};
 use crate::cli::{
-    ClusterArgs, CreateArgs, EnvArgs, GetArgs, GetWhat, Output, ServiceArgs, SshArgs, StartArgs, StatusArgs,
+    AddonsWhat, ClusterArgs, ConfigWhat, CreateArgs, EnvArgs, GetArgs, GetWhat, ImageWhat, NodeWhat, Output,
+    ServiceArgs, SshArgs, StartArgs, StatusArgs,
 };
 
 /// Starts a cluster, or says that it runs.
@@ -65,16 +66,34 @@ pub(crate) fn start(args: &StartArgs) -> Result<()> {
 }
 
 fn wish(args: &StartArgs) -> Result<Wish> {
-    if args.nodes == 0 || args.managers == 0 || args.managers > args.nodes {
+    if let Some(path) = &args.config {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::invalid(format_args!("{}: {e}", path.display())).at("config"))?;
+        let parsed = kind_config::parse(&text)?;
+        for warning in &parsed.warnings {
+            eprintln!("WARNING: {warning}");
+        }
+        let mut wish = parsed.wish;
+        wish.kubernetes_version = args.kubernetes_version.clone().or(wish.kubernetes_version);
+        return Ok(wish);
+    }
+    let kept = config::read()?;
+    let number = |given: Option<usize>, key: &str| {
+        let set = kept.get(key).and_then(|v| v.parse().ok());
+        given.or(set).unwrap_or(1)
+    };
+    let (count, managers) = (number(args.nodes, "nodes"), number(args.managers, "managers"));
+    if count == 0 || managers == 0 || managers > count {
         return Err(Error::invalid("there must be a manager, and no more managers than nodes").at("nodes"));
     }
-    let roles = (0..args.nodes).map(|n| match n < args.managers {
+    let roles = (0..count).map(|n| match n < managers {
         true => Role::ControlPlane,
         false => Role::Worker,
     });
+    let version = args.kubernetes_version.clone();
     Ok(Wish {
         nodes: roles.map(NodeWish::plain).collect(),
-        kubernetes_version: args.kubernetes_version.clone(),
+        kubernetes_version: version.or_else(|| kept.get("kubernetes-version").cloned()),
         ..Wish::default()
     })
 }
@@ -274,10 +293,135 @@ pub(crate) fn service_list(args: &ServiceArgs) -> Result<()> {
     Ok(())
 }
 
-/// Loads an archive of images on every node.
-pub(crate) fn image_load(args: &ClusterArgs, archive: &Path) -> Result<()> {
-    for name in load_everywhere(&open(args)?, archive, &[])? {
-        println!("Loaded image: {name}");
+/// Images of the nodes.
+pub(crate) fn image(what: &ImageWhat) -> Result<()> {
+    match what {
+        ImageWhat::Load { archive, cluster } => {
+            for name in load_everywhere(&open(cluster)?, archive, &[])? {
+                println!("Loaded image: {name}");
+            }
+            Ok(())
+        }
+        ImageWhat::Ls { cluster, output } => images::list(&open(cluster)?, *output == Output::Json),
+        ImageWhat::Rm { images, cluster } => images::remove(&open(cluster)?, images),
+        ImageWhat::Pull { images, cluster } => images::pull(&open(cluster)?, images),
+    }
+}
+
+/// Nodes of a cluster that runs.
+pub(crate) fn manage_nodes(what: &NodeWhat) -> Result<()> {
+    match what {
+        NodeWhat::List { cluster, output } => nodes::list(&open(cluster)?, *output == Output::Json),
+        NodeWhat::Add { cluster, manager } => {
+            let role = if *manager {
+                Role::ControlPlane
+            } else {
+                Role::Worker
+            };
+            let mut cluster = open(cluster)?;
+            println!("Node {} is ready.", nodes::add(&mut cluster, role)?);
+        }
+        NodeWhat::Delete { node, cluster } => {
+            nodes::delete(&mut open(cluster)?, node)?;
+            println!("Node {node} is deleted.");
+        }
+    }
+    Ok(())
+}
+
+/// Copies files between this machine and nodes.
+pub(crate) fn copy(args: &ClusterArgs, from: &str, to: &str) -> Result<()> {
+    nodes::copy(&open(args)?, from, to)
+}
+
+/// Prints the clusters of this machine and how they are.
+pub(crate) fn profile_list(output: Output) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in paths::list(Tool::Tripod)? {
+        let cluster = Cluster::open(Tool::Tripod, &name)?;
+        let running = cluster
+            .record
+            .nodes
+            .iter()
+            .filter(|n| serves(&cluster, n))
+            .count();
+        let state = match (cluster.record.paused, running) {
+            (true, _) => "Paused",
+            (_, 0) => "Stopped",
+            (_, n) if n < cluster.record.nodes.len() => "Degraded",
+            _ => "Running",
+        };
+        rows.push((name, cluster.record.nodes.len(), cluster.record.server(), state));
+    }
+    if output == Output::Json {
+        let shown: Value = rows
+            .iter()
+            .map(|(name, nodes, server, state)| json!({"name": name, "nodes": nodes, "server": server, "status": state}))
+            .collect();
+        println!("{shown}");
+        return Ok(());
+    }
+    let width = rows
+        .iter()
+        .map(|r| r.0.len())
+        .max()
+        .unwrap_or(0)
+        .max("CLUSTER".len());
+    println!("{:width$}  NODES  {:30}  STATUS", "CLUSTER", "SERVER");
+    for (name, nodes, server, state) in rows {
+        println!("{name:width$}  {nodes:5}  {server:30}  {state}");
+    }
+    Ok(())
+}
+
+/// Settings that `start` takes when it is not told.
+pub(crate) fn configure(what: &ConfigWhat) -> Result<()> {
+    match what {
+        ConfigWhat::Set { key, value } => config::set(key, value),
+        ConfigWhat::Get { key } => config::get(key),
+        ConfigWhat::Unset { key } => config::unset(key),
+        ConfigWhat::View => config::view(),
+    }
+}
+
+/// What other tools add to a cluster, and every cluster has.
+const ADDONS: &[(&str, &str)] = &[
+    ("dashboard", "the page of `tripod dashboard`"),
+    ("default-storageclass", "the class `standard`"),
+    ("metrics-server", "`kubectl top` and autoscaling"),
+    ("storage-provisioner", "volumes of the class `standard`"),
+];
+
+/// Add-ons: they are built in.
+pub(crate) fn addons(what: &AddonsWhat) -> Result<()> {
+    let known = |name: &str| {
+        let found = ADDONS.iter().any(|(n, _)| *n == name);
+        let names: Vec<&str> = ADDONS.iter().map(|(n, _)| *n).collect();
+        let text = format!("there is no add-on \"{name}\"; there are {}", names.join(", "));
+        found.then_some(()).ok_or_else(|| Error::not_found(text))
+    };
+    match what {
+        AddonsWhat::List { output: Output::Json } => {
+            let all = ADDONS
+                .iter()
+                .map(|(name, _)| ((*name).to_owned(), json!({ "Status": "enabled" })));
+            println!("{}", Value::Object(all.collect()));
+        }
+        AddonsWhat::List { output: Output::Text } => {
+            for (name, what) in ADDONS {
+                println!("{name:21} enabled   {what}");
+            }
+        }
+        AddonsWhat::Enable { addon } => {
+            known(addon)?;
+            println!("The add-on {addon} is built in: it is enabled.");
+        }
+        AddonsWhat::Disable { addon } => {
+            known(addon)?;
+            return Err(Error::invalid(format_args!(
+                "the add-on {addon} is built in and cannot be disabled"
+            )));
+        }
     }
     Ok(())
 }

@@ -9,9 +9,11 @@ mod aws;
 mod client;
 mod cluster;
 mod commands;
+mod config;
 mod context;
 mod dashboard;
 mod export;
+mod images;
 mod init;
 pub(crate) mod kind;
 mod kind_config;
@@ -19,13 +21,15 @@ mod kube;
 mod kubeconfig;
 pub(crate) mod minikube;
 mod node;
+mod nodes;
 mod paths;
 mod record;
 mod services;
 mod ssh;
 
 pub(crate) use commands::{
-    create, dashboard, delete, delete_cluster, env, export_logs, get, image_load, ip, load_archive, pause,
-    service, service_list, ssh, start, status, stop, update_check,
+    addons, configure, copy, create, dashboard, delete, delete_cluster, env, export_logs, get, image, ip,
+    load_archive, manage_nodes, pause, profile_list, service, service_list, ssh, start, status, stop,
+    update_check,
 };
 pub(crate) use init::run as node_init;

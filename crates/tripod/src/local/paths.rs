@@ -110,7 +110,7 @@ pub(crate) fn list(tool: Tool) -> Result<Vec<String>> {
 }
 
 /// `$TRIPOD_HOME`, or `/var/lib/tripod/clusters`.
-fn base() -> PathBuf {
+pub(super) fn base() -> PathBuf {
     std::env::var_os("TRIPOD_HOME").map_or_else(|| PathBuf::from("/var/lib/tripod/clusters"), PathBuf::from)
 }
 
