@@ -167,7 +167,9 @@ class Tasks(Ecs):
         client("ssm").put_parameter(Name="/t/word", Value="sesame", Type="SecureString")
         arn = client("secretsmanager").create_secret(Name="t-secret", SecretString=json.dumps({"user": "ann", "word": "open"}))["ARN"]
         execution = client("iam").create_role(RoleName="execution", AssumeRolePolicyDocument=_aws.TASKS_TRUST)["Role"]["Arn"]
-        self.fails("ClientException", "execution role", self.define, self.container(secrets=[{"name": "WORD", "valueFrom": "/t/word"}]))
+        with self.assertRaises(self.ecs.exceptions.ClientException) as caught:
+            self.define(self.container(secrets=[{"name": "WORD", "valueFrom": "/t/word"}]))
+        self.assertIn("execution role", caught.exception.response["Error"]["Message"])
         self.define(self.container(secrets=[{"name": "WORD", "valueFrom": "/t/word"}, {"name": "WHOLE", "valueFrom": arn}, {"name": "USER_", "valueFrom": f"{arn}:user::"}]),
                     executionRoleArn=execution)
         task = self.running()

@@ -197,11 +197,14 @@ pub(super) async fn forget_node(socket: &Path, name: &str, manager: bool) -> Res
     spec["Availability"] = "drain".into();
     let path = format!("/nodes/{id}/update?version={version}");
     call(socket, Method::POST, &path, Some(spec)).await?;
+    if !manager {
+        return Ok(());
+    }
     let begun = std::time::Instant::now();
-    while manager {
+    loop {
         let node = node_of(socket, name).await?;
         if node.is_none_or(|n| n["ManagerStatus"].is_null()) {
-            break;
+            return Ok(());
         }
         if begun.elapsed() > std::time::Duration::from_secs(15) {
             return Err(Error::timeout(format_args!(
@@ -210,7 +213,6 @@ pub(super) async fn forget_node(socket: &Path, name: &str, manager: bool) -> Res
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    Ok(())
 }
 
 /// Removes a node from the cluster's list.
