@@ -89,6 +89,19 @@ fn finish(mut work: Work<'_>, notes: Vec<Note>) -> KubePlan {
 
 fn decide(w: &mut Work<'_>, WorkKey(controller, key): &WorkKey) {
     let (namespace, name) = (&*key.namespace, &*key.name);
+    let makes_pods = matches!(
+        controller,
+        Controller::Deployment
+            | Controller::ReplicaSet
+            | Controller::ReplicationController
+            | Controller::StatefulSet
+            | Controller::DaemonSet
+    );
+    // Nothing is made any more where all of it goes: to try, and to tell that it failed, would never end. (Jobs have
+    // their pods to let go.)
+    if makes_pods && !w.k.namespace_lives(namespace) {
+        return;
+    }
     match controller {
         Controller::Bootstrap => bootstrap::decide(w),
         Controller::Node => nodes::decide(w, name),
