@@ -138,7 +138,7 @@ async fn dispatch(docker: &Docker, call: Call, parts: &[&str]) -> Reply {
         (
             _,
             [
-                "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs",
+                "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "tripod",
                 ..,
             ],
         ) => swarm::route(docker, call, parts).await,

@@ -286,6 +286,9 @@ pub struct PodState {
     /// It may be sent connections: its target ports listen, or its health check passed.
     #[serde(skip_serializing_if = "is_default")]
     pub serving: bool,
+    /// Another task is to take its place elsewhere; it ends when that one serves.
+    #[serde(skip_serializing_if = "is_default")]
+    pub moving: bool,
     /// Not before this time (restart delay).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,

@@ -18,6 +18,7 @@ mod orchestrate;
 mod planner;
 pub mod project;
 mod reap;
+pub mod rebalance;
 pub mod report;
 mod restart;
 mod rng;

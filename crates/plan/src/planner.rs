@@ -13,7 +13,7 @@ use crate::rollout::Staleness;
 use crate::task::{Place, TaskMaker, place};
 use crate::view::is_unplaced;
 use crate::write::{Object, Write};
-use crate::{allocate, enforce, orchestrate, reap, restart, rollout, schedule};
+use crate::{allocate, enforce, orchestrate, reap, rebalance, restart, rollout, schedule};
 
 /// The working set of one service.
 pub(crate) struct Planner<'d, 'v> {
@@ -83,6 +83,7 @@ impl<'d, 'v> Planner<'d, 'v> {
         restart::ended(self);
         orchestrate::orchestrate(self);
         rollout::advance(self);
+        rebalance::advance(self);
         restart::promote(self);
         allocate::tasks(self);
         schedule::place(self);

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Ssh(SshArgs),
     /// Print where a Kubernetes service answers, or list all.
     Service(ServiceArgs),
+    /// Move surplus replicas of Swarm services to nodes that have fewer of them, one at a time, each started first.
+    Rebalance(RebalanceArgs),
     /// Open the dashboard.
     Dashboard {
         /// Which cluster.
@@ -248,6 +250,23 @@ pub(crate) struct ClusterArgs {
     /// Name of the cluster.
     #[arg(long, default_value = "tripod")]
     pub name: String,
+}
+
+/// Options of `rebalance`.
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArgs {
+    /// Which local cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Unix socket of a manager's engine instead (`unix://PATH`).
+    #[arg(long, short = 'H', value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// Tell what would move, and move nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Form of what is printed.
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Options of `start`.

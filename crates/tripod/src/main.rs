@@ -57,6 +57,7 @@ fn run(command: Command) -> tripod_model::Result<ExitCode> {
             true => local::service_list(&args),
             false => local::service(&args),
         },
+        Command::Rebalance(args) => local::rebalance(&args),
         Command::Dashboard { cluster, url, port } => return local::dashboard(&cluster, url, port),
         Command::Image { what } => local::image(&what),
         Command::Node { what } => local::manage_nodes(&what),

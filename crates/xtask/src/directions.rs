@@ -164,6 +164,12 @@ const RULES: &[Rule] = &[
         why: "the binary wires everything",
     },
     Rule {
+        name: "sim",
+        siblings: Siblings::Only(&["model", "plan", "store"]),
+        foreign: IMPURE,
+        why: "a simulation has no clock, threads or chance of its own: a seed decides",
+    },
+    Rule {
         name: "xtask",
         siblings: Siblings::Only(&[]),
         foreign: &[],

@@ -77,6 +77,15 @@ impl Format {
         }
     }
 
+    /// An error of the daemon, after which the client reads no further.
+    pub(crate) fn system_error(self, message: &str) -> Bytes {
+        let text = format!("Error grabbing logs: {message}\n");
+        match self.tty {
+            true => text.into(),
+            false => framing::framed(framing::SYSTEM_ERROR, &[text.as_bytes()]),
+        }
+    }
+
     fn error(self, message: &str) -> Bytes {
         let at = tripod_model::Time::now();
         let data = Bytes::from(format!("Error grabbing logs: {message}\n"));

@@ -22,7 +22,7 @@ use crate::Docker;
 use crate::call::Call;
 use crate::fault::Fault;
 use crate::query;
-use crate::reply::Reply;
+use crate::reply::{self, Reply};
 
 pub(crate) use networks::{create_network, network, networks, remove_network};
 
@@ -50,6 +50,10 @@ pub(crate) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply 
         (_, ["services", rest @ ..]) => services::route(docker, call, rest).await,
         (_, ["tasks", rest @ ..]) => tasks::route(docker, call, rest).await,
         (_, [kind @ ("secrets" | "configs"), rest @ ..]) => data::route(docker, call, kind, rest).await,
+        ("POST", ["tripod", "rebalance"]) => {
+            let manager = docker.swarm().manager()?;
+            reply::json(&manager.rebalance(call.query.flag("dryRun")).await?)
+        }
         _ => Err(Fault::page_not_found()),
     }
 }

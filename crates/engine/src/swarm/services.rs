@@ -8,6 +8,7 @@ use tripod_model::swarm::{
     DataReference, NAMESPACE, NetworkAttachmentConfig, ServiceMode, ServiceSpec, SwarmService, TaskState,
 };
 use tripod_model::{Error, Result, Time};
+use tripod_plan::rebalance::{Rebalancing, rebalance};
 use tripod_plan::rollout::{new_service, rollback_service, update_service};
 use tripod_plan::validate;
 use tripod_raft::RaftError;
@@ -57,6 +58,27 @@ impl Manager {
         let service = new_service(new_id(), new_uid(), spec, Time::now());
         let txn = require_used(Txn::new().insert(&service), &service.spec);
         self.write_service(txn, &service, references).await
+    }
+
+    /// The replicas that would move to make services even; unless it is only asked for, they begin to.
+    ///
+    /// # Errors
+    /// What a failed write says.
+    pub async fn rebalance(&self, dry_run: bool) -> Result<Rebalancing> {
+        self.caught_up().await;
+        let found = self.with_view(|view| rebalance(view, Time::now()));
+        let services: BTreeSet<&String> = found.moves.iter().map(|m| &m.service_id).collect();
+        for id in services.into_iter().filter(|_| !dry_run) {
+            loop {
+                let mut service = find_service(&self.db().snapshot(), id)?;
+                service.status.rebalancing = true;
+                match self.db().try_submit(Txn::new().replace(&service)).await {
+                    Err(RaftError::Rejected(TxnError::Conflict { .. })) => {}
+                    done => break done.map(drop).map_err(to_error)?,
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Replaces a service's specification, or goes back to the one before.

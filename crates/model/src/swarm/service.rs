@@ -213,6 +213,9 @@ pub struct ServiceStatus {
     /// The rollout in progress or the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateStatus>,
+    /// Its replicas are being moved, one by one, to nodes that have fewer of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rebalancing: bool,
     /// Execution number and start of a job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<JobStatus>,

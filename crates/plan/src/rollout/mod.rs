@@ -13,7 +13,7 @@ use crate::draft::after;
 use crate::planner::Planner;
 use crate::project::serves;
 use crate::task::Place;
-use crate::{allocate, orchestrate};
+use crate::{allocate, orchestrate, rebalance};
 
 pub use change::{new_service, rollback_service, update_service};
 pub(crate) use stale::Staleness;
@@ -31,6 +31,8 @@ struct Slot {
     clean: Vec<usize>,
     /// Tasks wanted that are not.
     dirty: Vec<usize>,
+    /// Tasks wanted that end as soon as a clean one serves, whatever the order of updates is.
+    leaving: Vec<usize>,
     /// No task is wanted, and the last one, which ended for good, is of another template.
     ended_dirty: bool,
 }
@@ -124,12 +126,14 @@ fn survey(p: &mut Planner<'_, '_>) -> Vec<Slot> {
     let mut slots = Vec::with_capacity(places.len());
     for (place, indices) in places {
         let here: Vec<usize> = indices.into_iter().filter(|&i| !p.tasks[i].removed).collect();
-        let (mut clean, mut dirty) = (Vec::new(), Vec::new());
+        let (mut clean, mut dirty, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
         for &i in &here {
             if !p.wanted(i) {
                 continue;
             }
-            let list = if stale::is_dirty(p, i) {
+            let list = if rebalance::leaves(p, i, &here) {
+                &mut leaving
+            } else if stale::is_dirty(p, i) {
                 &mut dirty
             } else {
                 &mut clean
@@ -148,6 +152,7 @@ fn survey(p: &mut Planner<'_, '_>) -> Vec<Slot> {
             place,
             clean,
             dirty,
+            leaving,
             ended_dirty,
         });
     }
@@ -156,6 +161,7 @@ fn survey(p: &mut Planner<'_, '_>) -> Vec<Slot> {
 
 /// Ends the tasks whose replacement serves; with `stop-first`, also before that.
 fn finish_slot(p: &mut Planner<'_, '_>, slot: &mut Slot, config: &UpdateConfig) {
+    rebalance::finish(p, &slot.leaving, &slot.clean);
     if slot.clean.len() + slot.dirty.len() < 2 || slot.clean.is_empty() {
         return;
     }
@@ -188,6 +194,11 @@ fn settled_at(p: &mut Planner<'_, '_>, i: usize) -> Option<Time> {
         return Some(since);
     }
     p.d.reached(after(since, SERVE_PATIENCE)).then_some(since)
+}
+
+/// Whether a task serves, or is not going to.
+pub(crate) fn is_settled(p: &mut Planner<'_, '_>, i: usize) -> bool {
+    settled_at(p, i).is_some()
 }
 
 /// When a task was done with starting: it serves, or it ended.

@@ -7,10 +7,13 @@ mod spread;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::SignedDuration;
+use tripod_model::pod::Pod;
 use tripod_model::swarm::TaskState;
 
+use crate::draft::Draft;
 use crate::planner::Planner;
 use filter::{Checks, Verdict};
+pub(crate) use spread::branch;
 use spread::{Candidate, Spread};
 
 /// Failures of a service on a node within this time count against the node.
@@ -50,34 +53,9 @@ pub(crate) fn place(p: &mut Planner<'_, '_>) {
 
 fn place_class(p: &mut Planner<'_, '_>, node_id: &str, tasks: &[usize], failing: &HashSet<String>) {
     let sample = p.tasks[tasks[0]].pod.clone();
-    let Some(task) = sample.swarm() else { return };
-    let checks = Checks::new(p.d.view, &sample, task);
-    let mut verdicts = filter::Verdicts::default();
-    let mut candidates = Vec::new();
-    let view = p.d.view;
-    let own = view.node_by_id(node_id);
-    let everywhere = node_id.is_empty().then(|| view.nodes()).into_iter().flatten();
-    for node in own.into_iter().chain(everywhere) {
-        match checks.judge(p.d, node) {
-            Verdict::Fits(room) => candidates.push(Candidate {
-                node: node.clone(),
-                room,
-                failing: failing.contains(&node.metadata.name),
-                of_service: p.d.node_sum(&node.metadata.name, |u| {
-                    u.by_service.get(&task.service_id).copied().unwrap_or(0)
-                }),
-                total: p.d.node_sum(&node.metadata.name, |u| u.active),
-                last_refusal: None,
-            }),
-            Verdict::Refused(reason) => verdicts.add(reason),
-        }
-    }
-    let preferences = task
-        .template
-        .placement
-        .as_ref()
-        .map_or(&[][..], |p| &p.preferences);
-    let mut spread = Spread::new(candidates, preferences, &checks);
+    let Some((mut spread, verdicts)) = survey(p.d, &sample, node_id, failing) else {
+        return;
+    };
     let mut refusal = None;
     for &i in tasks {
         match spread.next() {
@@ -90,6 +68,44 @@ fn place_class(p: &mut Planner<'_, '_>, node_id: &str, tasks: &[usize], failing:
             }
         }
     }
+}
+
+/// The nodes that would do for tasks like this one, and the reasons against the others.
+fn survey(
+    d: &Draft<'_>,
+    sample: &Pod,
+    node_id: &str,
+    failing: &HashSet<String>,
+) -> Option<(Spread, filter::Verdicts)> {
+    let task = sample.swarm()?;
+    let checks = Checks::new(d.view, sample, task);
+    let mut verdicts = filter::Verdicts::default();
+    let mut candidates = Vec::new();
+    let own = d.view.node_by_id(node_id);
+    let everywhere = node_id.is_empty().then(|| d.view.nodes()).into_iter().flatten();
+    for node in own.into_iter().chain(everywhere) {
+        match checks.judge(d, node) {
+            Verdict::Fits(room) => candidates.push(Candidate {
+                node: node.clone(),
+                room,
+                failing: failing.contains(&node.metadata.name),
+                of_service: d.node_sum(&node.metadata.name, |u| {
+                    u.by_service.get(&task.service_id).copied().unwrap_or(0)
+                }),
+                total: d.node_sum(&node.metadata.name, |u| u.active),
+                last_refusal: None,
+            }),
+            Verdict::Refused(reason) => verdicts.add(reason),
+        }
+    }
+    let placement = task.template.placement.as_ref();
+    let preferences = placement.map_or(&[][..], |p| &p.preferences);
+    Some((Spread::new(candidates, preferences, &checks), verdicts))
+}
+
+/// The node on which one more task like this would be placed.
+pub(crate) fn best(d: &Draft<'_>, sample: &Pod) -> Option<String> {
+    survey(d, sample, "", &HashSet::new())?.0.next()
 }
 
 fn assign(p: &mut Planner<'_, '_>, i: usize, node: &str, preassigned: bool) {

@@ -91,7 +91,7 @@ fn build(candidates: &[Candidate], members: &[usize], preferences: &[String]) ->
 }
 
 /// The value of a spread descriptor on a node; nodes without the label are a branch of their own.
-fn branch(node: &Node, descriptor: &str) -> String {
+pub(crate) fn branch(node: &Node, descriptor: &str) -> String {
     let lower = descriptor.to_ascii_lowercase();
     let description = &node.status.description;
     let of = |prefix: &str, labels: &BTreeMap<String, String>| {

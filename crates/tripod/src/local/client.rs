@@ -70,6 +70,11 @@ pub(super) fn get(socket: &Path, path: &str) -> Result<Value> {
     block_on(call(socket, Method::GET, path, None))
 }
 
+/// POST to a path, without a body.
+pub(super) fn post(socket: &Path, path: &str) -> Result<Value> {
+    block_on(call(socket, Method::POST, path, None))
+}
+
 /// Makes the daemon the first manager of a cluster if it is not in one.
 pub(super) async fn ensure_swarm(socket: &Path, address: &str) -> Result<()> {
     let info = call(socket, Method::GET, "/info", None).await?;

@@ -110,7 +110,7 @@ fn docker_host(cluster: &Cluster) -> String {
     format!("unix://{}", socket.display())
 }
 
-fn open(args: &ClusterArgs) -> Result<Cluster> {
+pub(super) fn open(args: &ClusterArgs) -> Result<Cluster> {
     Cluster::open(Tool::Tripod, &args.name)
 }
 

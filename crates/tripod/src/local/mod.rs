@@ -23,6 +23,7 @@ pub(crate) mod minikube;
 mod node;
 mod nodes;
 mod paths;
+mod rebalance;
 mod record;
 mod services;
 mod ssh;
@@ -33,3 +34,4 @@ pub(crate) use commands::{
     update_check,
 };
 pub(crate) use init::run as node_init;
+pub(crate) use rebalance::rebalance;
