@@ -69,7 +69,11 @@ impl Aws {
             Fault::new("RequestEntityTooLarge", text).status(413)
         })?;
         let sent = body.to_bytes();
-        let claim = sign::claim(&parts.headers).map_err(|w| form.unsigned(w))?;
+        let claim = match sign::claim(&parts.headers) {
+            Ok(claim) => claim,
+            Err(Wrong::Missing) => return Err(form.unsigned_call(&sent)),
+            Err(wrong) => return Err(form.unsigned(wrong)),
+        };
         form.of_service(&claim.service);
         let manager = self.engine.manager()?;
         let principal =
@@ -176,6 +180,19 @@ impl Form {
         if let Some(service) = service(name) {
             self.protocol = service.protocol;
             self.service = Some(service);
+        }
+    }
+
+    /// The refusal of a request without a signature. Two calls of STS have none: what they send is the proof.
+    fn unsigned_call(&mut self, body: &[u8]) -> Fault {
+        let mut fields = form_urlencoded::parse(body);
+        let action = fields.find(|(key, _)| key == "Action").map(|(_, action)| action);
+        match action.as_deref() {
+            Some(name @ ("AssumeRoleWithSAML" | "AssumeRoleWithWebIdentity")) => {
+                self.of_service("sts");
+                Fault::unsupported(&format!("The operation {name} of sts"))
+            }
+            _ => self.unsigned(Wrong::Missing),
         }
     }
 

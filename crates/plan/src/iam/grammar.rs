@@ -220,7 +220,8 @@ fn resources(s: &Map<String, Value>) -> Result<(), String> {
 }
 
 fn resource(text: &str) -> Result<(), String> {
-    let Some(rest) = text.strip_prefix("arn:") else {
+    // Whatever has a colon is taken for an ARN.
+    let Some((_, rest)) = text.split_once(':') else {
         return Err(format!("Resource {text} must be in ARN format or \"*\"."));
     };
     let parts: Vec<&str> = rest.splitn(5, ':').collect();
