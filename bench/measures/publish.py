@@ -2,7 +2,9 @@
 
 Four ways lead to the same server, each against the direct way that is nearest to it:
 
-- `vip`: from a container on the overlay to the service's virtual address; direct: to the replica's own address;
+- `vip`: from a container on the overlay to the service's virtual address; direct: to the own address of another
+  service's replica (the same one would meet its own connections that linger in the connection table of this kernel: a
+  clash of address pairs that a client meets only when it goes both ways at once);
 - `mesh`: from a neighbour host to the port published by the service; direct: as above, from a container;
 - `port`: from a neighbour host to a port published by a container on a bridge; direct: from this host to its address;
 - `local`: from this host to that published port at this host's address; direct: the same.
@@ -37,7 +39,8 @@ def run(engine, options):
     direct, vip = {}, {}
     for name, (image, command, port) in commands.items():
         spec = service_spec(name, 1, command, image, [network], [{"PublishedPort": port + 1000, "TargetPort": port}])
-        direct[name], vip[name] = service_addresses(api, spec)
+        _, vip[name] = service_addresses(api, spec)
+        direct[name], _ = service_addresses(api, service_spec(f"{name}-direct", 1, command, image, [network], []))
     client = run_container(api, "client", ["sleep", "1000000"], NetworkMode="net")
     bridge = {}
     for name, (image, command, port) in commands.items():

@@ -99,9 +99,16 @@ changes() {
     curl -sS --unix-socket "$SOCKET" -H "Content-Type: application/json" -d @- "http://d/v1.41/services/quantum/update?version=$((v - 1))" | grep "update out of sequence"'
   check "force runs all anew" eval 'before=$(docker ps -q --filter name=quantum | sort | xargs); LIMIT=60 docker service update -q --force -d=false --update-parallelism 0 quantum;
     [ -n "$before" ] && for id in $before; do [[ " $(docker ps -q --filter name=quantum | xargs) " != *" $id "* ]] || false || break; done'
+  before=$(docker service ps -q -f desired-state=running quantum | sort)
+  check "scaling starts what is missing" eval 'LIMIT=40 docker service scale -d=false quantum=5'
+  check "and leaves what runs alone" test "$before" = "$(comm -12 <(echo "$before") <(docker service ps -q -f desired-state=running quantum | sort))"
   check "to none" eval 'docker service scale -d quantum=0'
   soon 30 "no container" prints '' -- docker ps -q --filter name=quantum
   check "and back" eval 'LIMIT=40 docker service scale -d=false quantum=2' && soon 10 "they answer" says blue -- get http://192.0.2.1:8000/
+  check "a service on the machine's own network" eval 'docker service create -q -d=false --name own --network host busybox sleep 100000'
+  check "sees its interfaces" eval '[ "$(docker exec "$(docker ps -q --filter name=own)" cat /proc/net/dev | wc -l)" = "$(wc -l </proc/net/dev)" ]'
+  check "and is inspected with it" prints host -- field '{{range .Spec.TaskTemplate.Networks}}{{.Target}}{{end}}' own
+  check "removed" docker service rm own
   check "the published port changes" eval 'docker service update -q -d=false --publish-rm 8080 --publish-add 8005:8080 --update-monitor 1s quantum'
   soon 10 "it is there" says blue -- get http://192.0.2.1:8005/
   soon 5 "and not where it was" fails . -- get http://192.0.2.1:8000/

@@ -10,7 +10,7 @@ use crate::planner::Planner;
 use crate::task::place;
 
 /// Nanoseconds before a replacement starts, when the policy names none.
-const DEFAULT_DELAY: i64 = 5_000_000_000;
+pub(crate) const DEFAULT_DELAY: i64 = 5_000_000_000;
 /// Nanoseconds beyond the grace period after which a replacement no longer waits for a task that does not end.
 const STOP_PATIENCE: i64 = 60_000_000_000;
 

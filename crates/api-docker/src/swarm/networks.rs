@@ -17,10 +17,22 @@ pub(crate) async fn networks(docker: &Docker) -> Vec<NetworkSpec> {
     all.into_iter().map(|n| n.spec).collect()
 }
 
-/// A network of the cluster by name, identifier or prefix of one.
+/// A network of the cluster by name, identifier or prefix of one. Those that every node has of its own are known to the
+/// cluster by their name alone: services may use them (`docker service create --network host`).
 pub(crate) async fn network(docker: &Docker, reference: &str) -> Option<NetworkSpec> {
     let manager = docker.swarm().manager().ok()?;
-    manager.network(reference).ok().map(|n| n.spec)
+    if let Ok(network) = manager.network(reference) {
+        return Some(network.spec);
+    }
+    if !matches!(reference, "host" | "bridge") {
+        return None;
+    }
+    let own = docker.agent().network_record(reference).ok()?;
+    Some(NetworkSpec {
+        id: reference.to_owned(),
+        cluster: true,
+        ..(*own.spec).clone()
+    })
 }
 
 /// Makes a network of scope `swarm`.
