@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows what is served: a front door is a [`Handler`].
 
+mod activity;
 mod address;
 mod linger;
 mod listen;
@@ -10,6 +11,7 @@ mod serve;
 mod tls;
 mod unverified;
 
+pub use activity::quiet_after_use;
 pub use address::Address;
 pub use linger::Linger;
 pub use listen::Listener;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::activity;
 use crate::linger::{AtOnce, Linger, Lingering};
 use crate::listen::Stream;
 use crate::{Listener, Peer, Request, Response};
@@ -171,6 +172,7 @@ async fn http1<H: Handler, S>(
     let at_once = AtOnce::default();
     let stream = Lingering::new(stream, options.linger, Arc::clone(&at_once));
     let service = service_fn(|request| {
+        activity::mark();
         let (handler, peer, at_once) = (Arc::clone(&handler), Arc::clone(&peer), Arc::clone(&at_once));
         async move {
             let response = handler.handle(request, peer).await;
@@ -213,6 +215,7 @@ async fn http2<H: Handler, S>(
 {
     let peer = Arc::new(peer);
     let service = service_fn(move |request| {
+        activity::mark();
         let (handler, peer) = (Arc::clone(&handler), Arc::clone(&peer));
         async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
     });

@@ -1,6 +1,7 @@
 //! Images, snapshots, OCI bundles, the keeper, logs, exec and statistics.
 
 pub mod images;
+pub mod memory;
 pub mod volumes;
 
 mod cgroup;

@@ -100,6 +100,10 @@ async fn create(docker: &Docker, call: Call) -> Reply {
     resolve_namespaces(docker, &mut spec)?;
     check_links(docker, &spec)?;
     check_runtime(docker, &spec.runtime)?;
+    if spec.runtime.is_empty() {
+        // Inspect tells which one it was, as the real daemon does.
+        spec.runtime = docker.agent().runtime().info().default_runtime;
+    }
     let made = docker
         .agent()
         .create_container(CreateContainer {

@@ -81,6 +81,8 @@ fn start(dir: &Path) -> io::Result<()> {
     let mut server = server::Server::open(dir)?;
     println!("ready");
     detach_from_terminal()?;
+    // What it took to get here is not needed again; the keeper lives long, and each helper is a fork of it.
+    let _ = crate::memory::let_go_of_code();
     server.run()
 }
 

@@ -79,6 +79,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     let served = doors::serve(listeners, &args, &root, &node, stop.clone());
     tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
     notify::ready();
+    tokio::spawn(let_go_when_quiet(stop.clone()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -96,6 +97,26 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     }
     node.engine.shutdown().await;
     node.runtime.close().await
+}
+
+/// After this long without a request, code that served the last ones is let go.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Keeps what is resident small: code of the start and of rare calls is let go once nobody calls.
+async fn let_go_when_quiet(stop: CancellationToken) {
+    let work = async {
+        tokio::time::sleep(QUIET).await;
+        loop {
+            match tokio::task::spawn_blocking(tripod_runtime::memory::let_go_of_code).await {
+                Ok(Ok(())) => {}
+                // Nothing is lost but memory, and it would fail the next time too.
+                Ok(Err(e)) => return tracing::debug!("mappings cannot be read: {e}"),
+                Err(_) => return,
+            }
+            tripod_edge::quiet_after_use(QUIET).await;
+        }
+    };
+    let _ = stop.run_until_cancelled(work).await;
 }
 
 /// The opened parts of a node.
