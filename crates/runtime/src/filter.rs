@@ -1,14 +1,15 @@
 //! System call filters: a seccomp profile of the OCI specification, compiled to the program that the kernel runs.
 //!
 //! Compiling costs milliseconds, and most containers have the same profile: the daemon does it once and keeps the
-//! program; the process that is to be filtered only loads it.
+//! program, in a file named after its content; the process that is to be filtered only loads it.
 
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
@@ -18,41 +19,58 @@ use rustix::fs::MemfdFlags;
 use serde_json::Value;
 use tripod_model::{Error, Result};
 
-/// File in a container's bundle with the filter that its processes get.
-pub(crate) const FILE: &str = "seccomp.filter";
-/// Programs kept; a machine has few different profiles.
+/// Profiles remembered; a machine has few different ones.
 const KEPT: usize = 64;
 /// Bytes before the program in a filter's file: the flags of `seccomp(2)`, little-endian.
 const FLAGS: usize = 4;
 /// Bytes of one instruction (`struct sock_filter`).
 const INSTRUCTION: usize = 8;
 
-/// Compiled profiles by their text.
-#[derive(Default)]
+/// Compiled profiles.
 pub(crate) struct Filters {
-    known: Mutex<HashMap<String, Arc<[u8]>>>,
+    dir: PathBuf,
+    /// Files by the text of their profile.
+    known: Mutex<HashMap<String, PathBuf>>,
 }
 
 impl Filters {
-    /// The filter's file for a profile: flags and program. `None` for a profile that is null.
-    pub(crate) fn compiled(&self, profile: &Value) -> Result<Option<Arc<[u8]>>> {
+    /// Filters in files of this directory, which is made when the first one is needed and does not outlive the machine.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The file with a profile's flags and program. `None` for a profile that is null.
+    pub(crate) fn compiled(&self, profile: &Value) -> Result<Option<PathBuf>> {
         if profile.is_null() {
             return Ok(None);
         }
         let text = profile.to_string();
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(program) = known().get(&text) {
-            return Ok(Some(program.clone()));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = known.get(&text) {
+            return Ok(Some(path.clone()));
         }
         let parsed: LinuxSeccomp =
             serde_json::from_value(profile.clone()).map_err(|e| bad(format!("seccomp profile: {e}")))?;
-        let program: Arc<[u8]> = compile(&parsed)?.into();
-        let mut known = known();
+        let path = self.write(&compile(&parsed)?)?;
         if known.len() >= KEPT {
             known.clear();
         }
-        known.insert(text, program.clone());
-        Ok(Some(program))
+        known.insert(text, path.clone());
+        Ok(Some(path))
+    }
+
+    /// Whole or not at all: processes of an earlier daemon's containers may read the file at this moment.
+    fn write(&self, program: &[u8]) -> Result<PathBuf> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, program);
+        let path = self.dir.join(hex::encode(digest));
+        let draft = path.with_extension("new");
+        std::fs::create_dir_all(&self.dir)?;
+        std::fs::write(&draft, program)?;
+        std::fs::rename(&draft, &path)?;
+        Ok(path)
     }
 }
 
@@ -80,7 +98,8 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
             add(&mut context, rule, wanted).map_err(fault)?;
         }
     }
-    let mut file = File::from(rustix::fs::memfd_create(FILE, MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
+    let mut file =
+        File::from(rustix::fs::memfd_create("seccomp", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
     file.write_all(&flags(profile).to_le_bytes())?;
     context.export_bpf(&file).map_err(fault)?;
     let mut out = Vec::new();
@@ -200,14 +219,28 @@ mod tests {
 
     #[test]
     fn a_profile_is_compiled_once() {
-        let filters = Filters::default();
+        let dir = tempfile::tempdir().unwrap();
+        let filters = Filters::new(dir.path().join("filters"));
         let profile = crate::spec::seccomp::default_profile(0);
-        let a = filters.compiled(&profile).unwrap().unwrap();
-        let b = filters.compiled(&profile).unwrap().unwrap();
-        assert!(Arc::ptr_eq(&a, &b));
-        assert_eq!((a.len() - FLAGS) % INSTRUCTION, 0);
-        assert!(a.len() > 1000);
+        let path = filters.compiled(&profile).unwrap().unwrap();
+        let file = std::fs::read(&path).unwrap();
+        assert_eq!((file.len() - FLAGS) % INSTRUCTION, 0);
+        assert!(file.len() > 1000);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(filters.compiled(&profile).unwrap(), Some(path.clone()));
+        assert!(!path.exists());
+        // Another daemon comes to the same name.
+        assert_eq!(
+            Filters::new(dir.path().join("filters"))
+                .compiled(&profile)
+                .unwrap(),
+            Some(path)
+        );
         assert!(filters.compiled(&Value::Null).unwrap().is_none());
+    }
+
+    fn compiled(profile: &Value) -> Result<Vec<u8>> {
+        compile(&serde_json::from_value(profile.clone())?)
     }
 
     #[test]
@@ -222,7 +255,7 @@ mod tests {
                 {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
             ],
         });
-        let file = Filters::default().compiled(&profile).unwrap().unwrap();
+        let file = compiled(&profile).unwrap();
         assert_eq!(
             file[..FLAGS],
             (libc::SECCOMP_FILTER_FLAG_LOG as u32).to_le_bytes()
@@ -236,7 +269,7 @@ mod tests {
             json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_NONE"]}),
             json!({"defaultAction": "nonsense"}),
         ] {
-            let e = Filters::default().compiled(&profile).unwrap_err();
+            let e = Filters::new("/nowhere".into()).compiled(&profile).unwrap_err();
             assert!(e.message.contains("seccomp"), "{}", e.message);
         }
     }
@@ -247,7 +280,7 @@ mod tests {
             "defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 71}],
         });
-        let file = Filters::default().compiled(&profile).unwrap().unwrap();
+        let file = compiled(&profile).unwrap();
         // SAFETY: the child only makes system calls and leaves by `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {

@@ -72,6 +72,9 @@ struct Kept {
     tty: bool,
     stdin: bool,
     oci_runtime: Option<PathBuf>,
+    /// File with the filter of its processes.
+    #[serde(default)]
+    filter: Option<PathBuf>,
 }
 
 /// A container that runs or ran under this daemon.
@@ -180,11 +183,12 @@ impl OciRuntime {
         let host = machine(&mounts);
         let (client, notices) = Client::connect(&options.keeper, &options.program).await?;
         let (events, receiver) = mpsc::unbounded_channel();
+        let filters = Filters::new(options.keeper.join("filters"));
         let shared = Arc::new(Shared {
             options,
             mounts,
             host,
-            filters: Arc::default(),
+            filters: Arc::new(filters),
             client,
             entries: Mutex::default(),
             waits: Mutex::default(),

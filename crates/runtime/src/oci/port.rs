@@ -90,7 +90,11 @@ fn exec_order(
         filter: if request.privileged || entry.kept.oci_runtime.is_some() {
             None
         } else {
-            super::start::filter(filters, dir, &config["linux"]["seccomp"])?
+            match &entry.kept.filter {
+                Some(path) => Some(path.clone()),
+                // Started by an earlier version, which left the profile in the document.
+                None => filters.compiled(&config["linux"]["seccomp"])?,
+            }
         },
         oci_runtime: entry.kept.oci_runtime.clone(),
         tty: request.tty,

@@ -1,6 +1,6 @@
 //! Starting a container: everything on the host is prepared here, the keeper does the rest.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -10,7 +10,6 @@ use tripod_model::{Error, Result, Time};
 
 use super::{BUILTIN, Entry, Kept, Shared, blocking, files};
 use crate::cgroup::{Cgroup, Limits};
-use crate::filter::Filters;
 use crate::keeper::wire::{LogTarget, Reply, Request, StartOrder};
 use crate::spec::{self, Settled, devices, user};
 
@@ -123,14 +122,12 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
     } else {
         Limits::default()
     })?);
-    let filter = if builtin {
-        filter(
-            &shared.filters,
-            &request.dir,
-            &rendered.config["linux"]["seccomp"],
-        )?
-    } else {
-        None
+    let filter = match rendered.config["linux"].as_object_mut() {
+        // Compiled: the profile itself need not be written and read for each container.
+        Some(linux) if builtin => shared
+            .filters
+            .compiled(&linux.remove("seccomp").unwrap_or_default())?,
+        _ => None,
     };
     std::fs::write(
         request.dir.join("config.json"),
@@ -146,6 +143,7 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
         tty: spec.tty,
         stdin: spec.open_stdin,
         oci_runtime: oci_runtime.clone(),
+        filter: filter.clone(),
     };
     std::fs::write(request.dir.join("runtime.json"), serde_json::to_vec(&kept)?)?;
     let order = StartOrder {
@@ -171,18 +169,6 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
         cgroup,
         warnings: rendered.warnings,
     })
-}
-
-/// Writes the system call filter of a container's processes, compiled, and tells where.
-pub(super) fn filter(filters: &Filters, dir: &Path, profile: &serde_json::Value) -> Result<Option<PathBuf>> {
-    let path = dir.join(crate::filter::FILE);
-    match filters.compiled(profile)? {
-        Some(program) => {
-            std::fs::write(&path, program)?;
-            Ok(Some(path))
-        }
-        None => Ok(None),
-    }
 }
 
 /// Program of the OCI runtime that a container asks for; `None` is the built-in one.
