@@ -25,8 +25,8 @@ use tripod_plan::view::pod_key;
 
 use crate::controller::Input;
 use crate::holders::Holders;
-use crate::link::mux::Mux;
 use crate::manager::Manager;
+use crate::members::connections::Connections;
 use crate::swarm::{config_bytes, secret_bytes};
 
 /// Addresses that a node's local containers hold in cluster networks, by owner.
@@ -44,7 +44,7 @@ pub(crate) struct Sessions {
     /// The images that nodes have told of.
     pub(crate) holders: Holders,
     /// The connections of nodes that have a session from elsewhere.
-    connections: Mutex<HashMap<String, Mux>>,
+    pub(crate) connections: Connections,
 }
 
 impl Default for Sessions {
@@ -56,7 +56,7 @@ impl Default for Sessions {
             services: Mutex::default(),
             ended: watch::Sender::new(0),
             holders: Holders::default(),
-            connections: Mutex::default(),
+            connections: Connections::default(),
         }
     }
 }
@@ -71,30 +71,6 @@ impl Sessions {
         self.ended.send_modify(|ended| *ended += 1);
         lock(&self.leases).clear();
         self.holders.clear();
-    }
-
-    /// Takes a node's connection; one that it had before is ended.
-    pub(crate) fn connect(&self, node_id: &str, mux: Mux) {
-        if let Some(before) = lock(&self.connections).insert(node_id.to_owned(), mux) {
-            before.end();
-        }
-    }
-
-    /// Forgets a connection that has ended.
-    pub(crate) fn disconnect(&self, node_id: &str) {
-        let mut connections = lock(&self.connections);
-        if connections.get(node_id).is_some_and(Mux::is_closed) {
-            connections.remove(node_id);
-        }
-    }
-
-    /// The connection of a node that has a session from elsewhere.
-    #[allow(dead_code, reason = "streams to nodes follow")]
-    pub(crate) fn connection(&self, node_id: &str) -> Option<Mux> {
-        lock(&self.connections)
-            .get(node_id)
-            .filter(|mux| !mux.is_closed())
-            .cloned()
     }
 
     /// All leases, for a view that is built anew.

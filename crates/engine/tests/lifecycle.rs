@@ -341,7 +341,7 @@ async fn nodes_change_but_the_last_manager_stays() {
         .unwrap_err();
     assert_eq!(
         refused.message,
-        "attempting to demote the last manager of the swarm"
+        "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm"
     );
     spec.role = NodeRole::Manager;
     spec.availability = Availability::Drain;

@@ -14,6 +14,14 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
 }
 
+impl Leadership {
+    /// Whoever won the last election, unless it has left the group since: the core goes on naming it until the next.
+    pub(crate) fn of(term: u64, elected: Option<NodeId>, mut voters: impl Iterator<Item = NodeId>) -> Self {
+        let leader = elected.filter(|leader| voters.any(|voter| voter == *leader));
+        Self { term, leader }
+    }
+}
+
 /// A look at the state of the group from this manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {

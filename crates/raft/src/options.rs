@@ -24,7 +24,8 @@ pub struct Options {
     pub history: HistoryLimits,
     /// How often a leader tells the others that it lives.
     pub heartbeat: Duration,
-    /// After how long without a leader (at least, below) a manager stands for election.
+    /// After how long without a leader (at least, below) a manager stands for election; it waits for the upper bound
+    /// first, in which nobody votes for another.
     pub election: (Duration, Duration),
     /// The way to the other managers.
     pub transport: Arc<dyn Transport>,
@@ -38,8 +39,8 @@ impl Default for Options {
             snapshot_log_bytes: 64 << 20,
             segment_bytes: 4 << 20,
             history: HistoryLimits::default(),
-            heartbeat: Duration::from_millis(250),
-            election: (Duration::from_millis(800), Duration::from_millis(1500)),
+            heartbeat: Duration::from_millis(200),
+            election: (Duration::from_millis(600), Duration::from_millis(1000)),
             transport: Arc::new(NoTransport),
         }
     }

@@ -113,10 +113,8 @@ fn follow_leadership(raft: &Raft<TypeConfig>) -> channel::Receiver<Leadership> {
         loop {
             let leadership = {
                 let metrics = metrics.borrow_and_update();
-                Leadership {
-                    term: metrics.vote.leader_id().term,
-                    leader: metrics.current_leader,
-                }
+                let voters = metrics.membership_config.membership().voter_ids();
+                Leadership::of(metrics.vote.leader_id().term, metrics.current_leader, voters)
             };
             sender.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
             if metrics.changed().await.is_err() {

@@ -170,6 +170,31 @@ async fn a_lost_leader_is_replaced_and_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_leaves_the_group_leads_no_more() {
+    let group = Group::of_three().await;
+    let old = leader_at(&group.nodes[&2], |_| true).await;
+    insist(&group.nodes[&old], "before").await;
+    let rest: BTreeSet<NodeId> = [1, 2, 3].into_iter().filter(|node| *node != old).collect();
+    group.nodes[&old]
+        .change_membership(rest.clone(), false)
+        .await
+        .unwrap();
+    let mut leadership = group.nodes[&old].leadership();
+    let over = leadership.wait_for(|known| known.leader.is_none());
+    tokio::time::timeout(Duration::from_secs(20), over)
+        .await
+        .expect("its end")
+        .unwrap();
+    for node in &rest {
+        let new = leader_at(&group.nodes[node], |leader| leader != old).await;
+        assert!(rest.contains(&new));
+        insist(&group.nodes[node], &format!("after-{node}")).await;
+    }
+    assert_eq!(group.nodes[&old].metrics().leadership.leader, None);
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_far_behind_gets_a_snapshot_and_its_watchers_are_told() {
     let mut group = Group::of_three().await;
     let leader = leader_at(&group.nodes[&1], |_| true).await;

@@ -170,7 +170,7 @@ impl Manager {
         if node_id == self.node_id() {
             return self.own_door.get().cloned().ok_or_else(unreachable);
         }
-        if self.leads() && self.sessions.connection(&node_id).is_none() {
+        if self.leads() && self.sessions.connections.get(&node_id).is_none() {
             return Err(unreachable());
         }
         Ok(Arc::new(remote::RemoteDoor {

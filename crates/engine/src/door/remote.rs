@@ -40,7 +40,7 @@ impl RemoteDoor {
         let lost = |e: std::io::Error| {
             Error::unavailable(format_args!("node {} cannot be reached: {e}", self.node_name))
         };
-        let mut stream = match self.manager.sessions.connection(&self.node_id) {
+        let mut stream = match self.manager.sessions.connections.get(&self.node_id) {
             Some(mux) => {
                 let mut stream = mux.open().await.map_err(lost)?;
                 frame::send(&mut stream, &Purpose::Door).await.map_err(lost)?;

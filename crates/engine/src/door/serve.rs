@@ -151,7 +151,7 @@ pub(crate) async fn relay(engine: &Engine, node_id: &str, mut stream: Stream) {
         return serve(engine, stream).await;
     }
     let opened = async {
-        let mux = manager.sessions.connection(node_id);
+        let mux = manager.sessions.connections.get(node_id);
         let mux = mux.ok_or(std::io::ErrorKind::NotConnected)?;
         let mut onward = mux.open().await?;
         frame::send(&mut onward, &Purpose::Door).await?;

@@ -70,6 +70,10 @@ struct Inner {
     serving: watch::Sender<bool>,
     /// Why the cluster does not take this manager into the group.
     failure: watch::Sender<Option<Error>>,
+    /// Why the cluster opens no session for this node, which is shown to who asks.
+    refused: watch::Sender<Option<Error>>,
+    /// A number of this run.
+    instance: u64,
     /// What the cluster wants of this node.
     settings: mpsc::UnboundedSender<Settings>,
 }
@@ -107,6 +111,8 @@ impl Engine {
             session: watch::Sender::new(false),
             serving: watch::Sender::new(false),
             failure: watch::Sender::new(None),
+            refused: watch::Sender::new(None),
+            instance: rand::random(),
             settings,
         }));
         tokio::spawn(changes::follow(Arc::downgrade(&engine.0), wanted));
@@ -225,7 +231,13 @@ impl Engine {
             },
             Phase::Locked(standing) => of(standing, LOCKED.into()),
             Phase::Broken(standing, e) => of(standing, e.to_string()),
-            Phase::Worker(standing) => of(standing, String::new()),
+            Phase::Worker(standing) => {
+                let refused = self.0.refused.borrow();
+                of(
+                    standing,
+                    refused.as_ref().map_or_else(String::new, |e| e.message.clone()),
+                )
+            }
             Phase::Waiting(standing, _) => of(standing, crate::members::no_leader().message),
             Phase::Active(manager) => manager.info(),
         }

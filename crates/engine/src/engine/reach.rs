@@ -40,15 +40,30 @@ impl Engine {
         let mut tried = BTreeSet::new();
         let mut addresses: VecDeque<String> = self.manager_addresses().into();
         let mut last = no_leader();
+        let refused = |engine: &Self, error: Option<&Error>| {
+            let error = error.filter(|e| e.kind == tripod_model::ErrorKind::AlreadyExists);
+            let changed = engine.0.refused.send_if_modified(|known| {
+                let changed = known.as_ref().map(|k| &k.message) != error.map(|e| &e.message);
+                *known = error.cloned();
+                changed
+            });
+            if let (true, Some(error)) = (changed, error) {
+                tracing::error!(%error, "the cluster refuses this node");
+            }
+        };
         while let Some(address) = addresses.pop_front() {
             if !tried.insert(address.clone()) {
                 continue;
             }
             match client::open(self, &address, hello.clone()).await {
-                Ok(Opened::Session(session)) => return Ok(session),
+                Ok(Opened::Session(session)) => {
+                    refused(self, None);
+                    return Ok(session);
+                }
                 Ok(Opened::Elsewhere(leader)) => leader.into_iter().for_each(|l| addresses.push_front(l)),
                 Err(e) => {
                     tracing::debug!(address, error = %e, "no session");
+                    refused(self, Some(&e));
                     last = e;
                 }
             }
@@ -90,6 +105,7 @@ impl Engine {
             description,
             address: host_of(&standing.advertise_addr),
             data_path_addr: Some(standing.data_path_addr),
+            instance: self.0.instance,
         })
     }
 

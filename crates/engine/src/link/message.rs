@@ -158,6 +158,8 @@ pub(crate) struct Hello {
     pub(crate) address: String,
     /// Address for traffic between containers, if it is another.
     pub(crate) data_path_addr: Option<IpAddr>,
+    /// A number of this run of the daemon, by which two daemons on copies of one data root differ.
+    pub(crate) instance: u64,
 }
 
 /// The answer to a [`Hello`].

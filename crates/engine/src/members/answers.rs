@@ -218,18 +218,25 @@ impl Manager {
     /// A node leaves in an orderly way.
     pub(crate) async fn part(&self, node_id: &str) -> Result<()> {
         let node = self.node(node_id)?;
-        if let Some(manager) = &node.status.manager {
-            self.diminish(manager.raft_id).await?;
+        let raft_id = node.status.manager.as_ref().map(|manager| manager.raft_id);
+        // The leader itself can write nothing once it has left the group.
+        let itself = node.spec.swarm.node_id == self.node_id();
+        if let (Some(raft_id), false) = (raft_id, itself) {
+            self.diminish(raft_id).await?;
         }
-        self.change_node(node_id, |node| {
+        let parted = self.change_node(node_id, |node| {
             node.status.state = NodeState::Down;
             node.status.message = "node left the swarm".into();
             node.status.since = Some(Time::now());
             if let Some(manager) = &mut node.status.manager {
                 (manager.leader, manager.reachable) = (false, false);
             }
-        })
-        .await
+        });
+        parted.await?;
+        match raft_id {
+            Some(raft_id) if itself => self.diminish(raft_id).await,
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The leader's side of a node's session over the network.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -10,6 +10,7 @@ use tripod_model::{Error, Result, Time};
 
 use super::Common;
 use super::answers::no_leader;
+use super::connections::{Heard, in_use};
 use crate::engine::Engine;
 use crate::link::message::{FromNode, Hello, Settings, ToNode, Welcome};
 use crate::link::mux::Stream;
@@ -22,6 +23,8 @@ use std::sync::Arc;
 const ALIVE: Duration = Duration::from_secs(1);
 /// A node is lost after so many missed heartbeats.
 const MISSED: u32 = 3;
+/// A node that was heard of within so many heartbeats has its identifier for itself.
+const CLAIM: u32 = 2;
 /// How long the answer to a node waits for the node to count as ready.
 const READY: Duration = Duration::from_secs(3);
 
@@ -30,7 +33,7 @@ pub(super) async fn host(engine: Engine, caller: Caller, hello: Hello, mut strea
     let Some(node_id) = caller.holder.as_ref().map(|h| h.node_id.clone()) else {
         return;
     };
-    let (manager, session) = match open(&engine, &caller, &node_id, hello).await {
+    let (manager, session, heard) = match open(&engine, &caller, &node_id, hello).await {
         Ok(opened) => opened,
         Err(welcome) => {
             // The node may be gone already.
@@ -39,13 +42,12 @@ pub(super) async fn host(engine: Engine, caller: Caller, hello: Hello, mut strea
             return;
         }
     };
-    manager.sessions.connect(&node_id, caller.mux.clone());
-    if let Err(error) = serve(&manager, session, &node_id, stream).await {
+    if let Err(error) = serve(&manager, session, &node_id, heard, stream).await {
         tracing::debug!(node = node_id, %error, "a session ended");
     }
     caller.mux.end();
     caller.mux.closed().await;
-    manager.sessions.disconnect(&node_id);
+    manager.sessions.connections.forget(&node_id);
 }
 
 async fn open(
@@ -53,7 +55,7 @@ async fn open(
     caller: &Caller,
     node_id: &str,
     hello: Hello,
-) -> Result<(Arc<Manager>, NodeSession), Welcome> {
+) -> Result<(Arc<Manager>, NodeSession, Heard), Welcome> {
     let manager = engine.manager().map_err(|_| Welcome::Elsewhere(None))?;
     if !manager.leads() {
         return Err(Welcome::Elsewhere(manager.leader_address()));
@@ -62,6 +64,7 @@ async fn open(
         "" => caller.address.to_string(),
         given => given.to_owned(),
     };
+    let heard = claim(&manager, caller, node_id, hello.instance).map_err(Welcome::Refused)?;
     let described = manager.change_node(node_id, |node| {
         node.status.description = hello.description.clone();
         node.status.addr.clone_from(&address);
@@ -82,13 +85,25 @@ async fn open(
         }
     };
     let _ = tokio::time::timeout(READY, ready).await;
-    Ok((manager, session))
+    Ok((manager, session, heard))
+}
+
+/// The identifier is this daemon's for as long as it is heard of.
+fn claim(manager: &Manager, caller: &Caller, node_id: &str, instance: u64) -> Result<Heard> {
+    if node_id == manager.node_id() {
+        return Err(in_use(node_id, &manager.standing().advertise_addr));
+    }
+    let heartbeat = Duration::from_millis(manager.common.borrow().heartbeat_ms.max(100));
+    let (address, mux) = (caller.address.to_string(), caller.mux.clone());
+    let connections = &manager.sessions.connections;
+    connections.claim(node_id, instance, &address, mux, heartbeat * CLAIM)
 }
 
 async fn serve(
     manager: &Arc<Manager>,
     mut session: NodeSession,
     node_id: &str,
+    heard: Heard,
     stream: Stream,
 ) -> Result<()> {
     let (reading, mut writing) = tokio::io::split(stream);
@@ -100,7 +115,6 @@ async fn serve(
     let mut common = manager.common.subscribe();
     let mut told = settings_of(manager, &common.borrow_and_update(), node_id);
     write(&mut writing, &Welcome::Accepted(told.clone())).await?;
-    let mut heard = Instant::now();
     let mut alive = tokio::time::interval(ALIVE);
     let mut nodes = manager.view_revision();
     loop {
@@ -111,7 +125,7 @@ async fn serve(
                 send(&mut writing, assignment).await?;
             }
             message = arriving.recv() => {
-                heard = Instant::now();
+                heard.again();
                 session.last_heard(Time::now());
                 let message = message.ok_or_else(|| Error::unavailable("the node closed the connection"))?;
                 match message {
@@ -123,7 +137,7 @@ async fn serve(
             }
             Some(answer) = answers.recv() => write(&mut writing, &answer).await?,
             _ = alive.tick() => {
-                if heard.elapsed() > patience {
+                if heard.ago() > patience {
                     return Err(Error::timeout("heartbeat failure"));
                 }
                 write(&mut writing, &ToNode::Alive).await?;

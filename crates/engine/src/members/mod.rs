@@ -2,6 +2,7 @@
 
 mod answers;
 pub(crate) mod client;
+pub(crate) mod connections;
 mod group;
 pub(crate) mod host;
 mod tend;

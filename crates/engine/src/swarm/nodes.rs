@@ -84,14 +84,14 @@ impl Manager {
         let id = &node.spec.swarm.node_id;
         if node.spec.swarm.role == NodeRole::Manager {
             let text = format!(
-                "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
+                "rpc error: code = FailedPrecondition desc = node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
                  before removal"
             );
             return Err(Error::invalid(text));
         }
         if !force && node.status.state == NodeState::Ready {
             return Err(Error::invalid(format_args!(
-                "node {id} is not down and can't be removed"
+                "rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed"
             )));
         }
         self.db().delete(&node).await
@@ -103,7 +103,7 @@ fn may_demote(nodes: &[Node], node: &Node) -> Result<()> {
     let manager = |n: &&Node| n.spec.swarm.role == NodeRole::Manager;
     if nodes.iter().filter(manager).count() < 2 {
         return Err(Error::invalid(
-            "attempting to demote the last manager of the swarm",
+            "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm",
         ));
     }
     let id = &node.spec.swarm.node_id;
@@ -114,7 +114,7 @@ fn may_demote(nodes: &[Node], node: &Node) -> Result<()> {
     let (answer, silent): (Vec<_>, Vec<_>) = rest.partition(|m| m.reachable);
     if node.status.manager.is_some() && answer.len() <= silent.len() {
         return Err(Error::invalid(
-            "can't remove member from the raft: this would result in a loss of quorum",
+            "rpc error: code = FailedPrecondition desc = can't remove member from the raft: this would result in a loss of quorum",
         ));
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! A cluster of one in a temporary directory, and a node that pretends to run what it is assigned.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod host;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -360,10 +360,11 @@ impl Cluster {
         let (voters, learners) = members.partition(|(id, _)| voting.contains(id));
         Metrics {
             node: self.0.node,
-            leadership: Leadership {
-                term: metrics.current_term,
-                leader: metrics.current_leader,
-            },
+            leadership: Leadership::of(
+                metrics.current_term,
+                metrics.current_leader,
+                voting.iter().copied(),
+            ),
             last_log_index: metrics.last_log_index,
             applied_index: metrics.last_applied.index(),
             snapshot_index: metrics.snapshot.index(),
