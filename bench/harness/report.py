@@ -30,6 +30,12 @@ TARGETS = [
     ("local", "again_20_s", "tripod stop and start, 20 workloads serving (s)", 3, "<="),
     ("local", "idle_rss_mb", "idle memory of a one-node cluster (MB)", 45, "<="),
     ("idlecpu", "cpu_percent", "idle processor time, 100 replicas (% of one core)", 0.5, "<="),
+    ("cluster", "clients_1_of_etcd", "three managers: durable writes/s, 1 client, of etcd's", 1, ">="),
+    ("cluster", "clients_16_of_etcd", "three managers: durable writes/s, 16 clients, of etcd's", 2, ">="),
+    ("cluster", "failover_gap_s", "leader killed under 16 writers: time without writes (s)", 3, "<="),
+    ("cluster", "manager_rss_mb", "idle memory of a manager (MB)", 45, "<="),
+    ("cluster", "worker_rss_mb", "idle memory of a worker (MB)", 20, "<="),
+    ("cluster", "mesh_ratio", "mesh through a node without replica, Gbit/s, of direct", 0.9, ">="),
 ]
 
 
