@@ -33,8 +33,9 @@ def ready(hosts):
 
 
 def spread(check, hosts):
-    """Brings replicas onto every node again, which Swarm does only when the service is updated."""
-    hosts[0].docker("service", "update", "-q", "-d=false", "--force", "--update-parallelism", "4", "web", timeout=120)
+    """Brings replicas onto every node again, which Swarm does not do by itself."""
+    for replicas in (1, REPLICAS):
+        hosts[0].docker("service", "scale", "-d=false", f"web={replicas}", timeout=120)
     check.soon(20, "replicas on every node", lambda: set(placed(hosts[0])) == {h.name for h in hosts}, lambda: placed(hosts[0]))
 
 

@@ -271,8 +271,8 @@ pub(crate) fn to_error(error: RaftError) -> Error {
         }
         RaftError::Rejected(TxnError::Invalid { message, .. }) => Error::invalid(message),
         e @ RaftError::TooLarge { .. } => Error::invalid(e),
-        e @ (RaftError::NotLeader { .. }
-        | RaftError::NotInitialized
+        RaftError::NotLeader { .. } => crate::members::no_leader(),
+        e @ (RaftError::NotInitialized
         | RaftError::Closed
         | RaftError::Unreachable(_)
         | RaftError::Locked

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use openraft::Raft;
 use tokio::sync::{mpsc, oneshot, watch as channel};
@@ -92,7 +93,7 @@ async fn start(dir: &Path, node: NodeId, options: &Options) -> Result<(std::fs::
     let raft = Raft::new(node, options.raft_config()?, network, log.clone(), machine)
         .await
         .map_err(|e| RaftError::corrupt(dir, e))?;
-    let leadership = follow_leadership(&raft);
+    let leadership = follow_leadership(&raft, options.election.1 * 2);
     Ok((
         lock,
         Started {
@@ -105,20 +106,35 @@ async fn start(dir: &Path, node: NodeId, options: &Options) -> Result<(std::fs::
     ))
 }
 
-/// Keeps a channel with the leader up to date.
-fn follow_leadership(raft: &Raft<TypeConfig>) -> channel::Receiver<Leadership> {
-    let mut metrics = raft.server_metrics();
+/// Keeps a channel with the leader up to date. A leader that has not heard of a majority for `patience` leads no more:
+/// another may have been elected since.
+fn follow_leadership(raft: &Raft<TypeConfig>, patience: Duration) -> channel::Receiver<Leadership> {
+    let (mut metrics, all) = (raft.server_metrics(), raft.metrics());
     let (sender, receiver) = channel::channel(Leadership::default());
     tokio::spawn(async move {
         loop {
-            let leadership = {
+            let (leadership, leads) = {
                 let metrics = metrics.borrow_and_update();
                 let voters = metrics.membership_config.membership().voter_ids();
-                Leadership::of(metrics.vote.leader_id().term, metrics.current_leader, voters)
+                let mut now = Leadership::of(metrics.vote.leader_id().term, metrics.current_leader, voters);
+                let leads = now.leader == Some(metrics.id);
+                let age = all.borrow().millis_since_quorum_ack.map(Duration::from_millis);
+                if leads && age.is_some_and(|age| age > patience) {
+                    now.leader = None;
+                }
+                (now, leads)
             };
             sender.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
-            if metrics.changed().await.is_err() {
-                return;
+            // That nothing is heard is no event.
+            let look_again = async {
+                match leads {
+                    true => tokio::time::sleep(patience / 8).await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = look_again => {}
             }
         }
     });

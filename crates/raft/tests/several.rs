@@ -151,6 +151,13 @@ async fn a_lost_leader_is_replaced_and_returns() {
             .map_or(true, |r| r.is_err())
     );
     assert!(alone.read_index().await.is_err());
+    // After a while it does not think that it leads.
+    let mut leadership = alone.leadership();
+    let over = leadership.wait_for(|known| known.leader.is_none());
+    tokio::time::timeout(Duration::from_secs(20), over)
+        .await
+        .expect("its end")
+        .unwrap();
     group.transport.isolate(old, false);
     reached(alone, revision).await;
     let last = insist(alone, "again").await;

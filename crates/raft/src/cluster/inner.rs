@@ -49,7 +49,21 @@ impl Inner {
             .send(Pending { txn, reply })
             .await
             .map_err(|_| RaftError::Closed)?;
-        outcome.await.map_err(|_| RaftError::Closed)?
+        let mut leadership = self.leadership.clone();
+        let deserted = async {
+            let led = leadership
+                .wait_for(|known| known.leader == Some(self.node))
+                .await
+                .is_ok();
+            if !led || leadership.wait_for(|known| known.leader.is_none()).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = outcome => outcome.map_err(|_| RaftError::Closed)?,
+            () = deserted => Err(RaftError::Unreachable("too few managers answer".into())),
+        }
     }
 
     pub(super) async fn read_index_here(&self) -> Result<u64, RaftError> {

@@ -213,6 +213,9 @@ impl Cluster {
     }
 
     async fn submit_once(&self, txn: Bytes) -> Result<TxnOk, RaftError> {
+        if self.leader().is_none() {
+            return Err(RaftError::NotLeader { leader: None });
+        }
         match self.0.submit_here(txn.clone()).await {
             Err(RaftError::NotLeader { leader: Some(leader) }) if leader != self.0.node => {
                 let ok = match self.0.ask(leader, Request::Submit(txn)).await? {
