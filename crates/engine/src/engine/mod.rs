@@ -133,11 +133,14 @@ impl Engine {
             Phase::Active(_) | Phase::Worker(_) | Phase::Waiting(..) => Membership::Active,
         };
         let serving = matches!(&phase, Phase::Active(_) | Phase::Worker(_));
-        *self.phase() = phase;
+        let manages = matches!(&phase, Phase::Active(_));
+        let before = std::mem::replace(&mut *self.phase(), phase);
+        let managed = matches!(&before, Phase::Active(_));
         self.0.serving.send_replace(serving);
-        self.0
-            .membership
-            .send_if_modified(|known| std::mem::replace(known, membership) != membership);
+        // A manager's doors open and close with its part, also where the node is in the cluster before and after.
+        self.0.membership.send_if_modified(|known| {
+            std::mem::replace(known, membership) != membership || manages != managed
+        });
     }
 
     fn phase(&self) -> std::sync::MutexGuard<'_, Phase> {
@@ -152,7 +155,8 @@ impl Engine {
         *self.0.membership.borrow()
     }
 
-    /// Follows the standing: while it is [`Membership::Active`], the node has a session.
+    /// Follows the standing: while it is [`Membership::Active`], the node has a session. Told too when the node becomes
+    /// a manager or is none any more.
     pub fn watch_membership(&self) -> watch::Receiver<Membership> {
         self.0.membership.subscribe()
     }
