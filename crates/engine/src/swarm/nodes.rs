@@ -63,7 +63,10 @@ impl Manager {
             return Err(Error::out_of_sequence("update out of sequence"));
         }
         if node.spec.swarm.role == NodeRole::Manager && spec.role == NodeRole::Worker {
-            may_demote(&state.list::<Node>(None)?, &node)?;
+            let metrics = self.db().cluster().metrics();
+            may_demote(&state.list::<Node>(None)?, &node, |id| {
+                metrics.voters.contains_key(&id)
+            })?;
         }
         node.spec.swarm = NodeSwarmSpec {
             node_id: node.spec.swarm.node_id.clone(),
@@ -98,18 +101,18 @@ impl Manager {
     }
 }
 
-/// Refuses a demotion that would leave no manager, or too few that answer.
-fn may_demote(nodes: &[Node], node: &Node) -> Result<()> {
-    let manager = |n: &&Node| n.spec.swarm.role == NodeRole::Manager;
-    if nodes.iter().filter(manager).count() < 2 {
+/// Refuses a demotion that would leave no manager, or too few that answer. Only those count that vote.
+fn may_demote(nodes: &[Node], node: &Node, votes: impl Fn(u64) -> bool) -> Result<()> {
+    let voter = |n: &Node| n.status.manager.as_ref().is_some_and(|m| votes(m.raft_id));
+    let stays = |n: &&Node| n.spec.swarm.node_id != node.spec.swarm.node_id && voter(n);
+    if !nodes.iter().any(|n| stays(&n)) {
         return Err(Error::invalid(
             "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm",
         ));
     }
-    let id = &node.spec.swarm.node_id;
     let rest = nodes
         .iter()
-        .filter(|n| n.spec.swarm.node_id != *id)
+        .filter(stays)
         .filter_map(|n| n.status.manager.as_ref());
     let (answer, silent): (Vec<_>, Vec<_>) = rest.partition(|m| m.reachable);
     if node.status.manager.is_some() && answer.len() <= silent.len() {

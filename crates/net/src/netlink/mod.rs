@@ -157,6 +157,9 @@ impl From<Refused> for io::Error {
     }
 }
 
+/// Messages that are sent before their acknowledgements are read: as many as surely have room in the socket.
+const AT_ONCE: usize = 64;
+
 /// A netlink socket. It speaks for the network namespace in which it was opened, whichever thread uses it.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -180,16 +183,26 @@ impl Socket {
         })
     }
 
-    /// Sends all messages at once and waits for the acknowledgement of each. The first one refused (and not
+    /// Sends all messages, many at once, and waits for the acknowledgement of each. The first one refused (and not
     /// tolerated) is the error; the ones after it were carried out nevertheless, as routing requests are.
     pub(crate) fn apply(&self, mut msgs: Vec<Msg>) -> Result<(), Refused> {
-        if msgs.is_empty() {
-            return Ok(());
+        let mut refused: Option<Refused> = None;
+        for (n, part) in msgs.chunks_mut(AT_ONCE).enumerate() {
+            if let Err(first) = self.apply_part(part) {
+                refused.get_or_insert(Refused {
+                    index: n * AT_ONCE + first.index,
+                    ..first
+                });
+            }
         }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn apply_part(&self, msgs: &mut [Msg]) -> Result<(), Refused> {
         let mut seq = self.seq.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = *seq;
         let mut out = Vec::with_capacity(msgs.iter().map(Msg::len).sum());
-        for m in &mut msgs {
+        for m in msgs.iter_mut() {
             m.flag(ACK);
             m.seal(*seq);
             *seq = seq.wrapping_add(1);
@@ -328,7 +341,11 @@ impl Socket {
             match recv(self.fd.as_raw_fd(), &mut buf, MsgFlags::empty()) {
                 Ok(n) => break n,
                 Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    // Until it is empty, a socket that has overflowed loses what is sent to it without another word.
+                    while recv(self.fd.as_raw_fd(), &mut buf, MsgFlags::MSG_DONTWAIT).is_ok() {}
+                    return Err(e.into());
+                }
             }
         };
         let mut rest = &buf[..n];

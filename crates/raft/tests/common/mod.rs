@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod linear;
+
 use tripod_raft::store::{Key, Txn};
 
 /// A directory that is removed with the test.
