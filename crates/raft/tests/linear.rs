@@ -250,7 +250,7 @@ impl Client {
                 self.events.push((at, event(Op::NoSwap(old), called, answered)));
             }
             // Documented to have changed nothing; if it has, somebody reads what nobody wrote.
-            (Ok(Err(RaftError::NotLeader { .. })), _) => {}
+            (Ok(Err(RaftError::NotLeader { .. } | RaftError::NotInitialized)), _) => {}
             (Err(_) | Ok(Err(RaftError::Closed | RaftError::Unreachable(_))), _) => {
                 self.events.push((at, event(done, called, None)));
                 // Few of these, or nothing could be told any more.
