@@ -168,7 +168,7 @@ mod tests {
                     .get_or_insert_default()
                     .limits
                     .get_or_insert_default()
-                    .pids = 3
+                    .pids = 3;
             },
         ];
         for (i, change) in changes.into_iter().enumerate() {
