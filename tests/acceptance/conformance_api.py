@@ -4,7 +4,7 @@
 """
 
 import _kube
-from conformance import auth, cli, deployments, jobs, machinery, operations, quota, scheduling, services, sets
+from conformance import auth, cli, deployments, jobs, machinery, mutations, operations, quota, scheduling, services, sets
 
 if __name__ == "__main__":
-    _kube.main([jobs, sets, deployments, cli, services, scheduling, machinery, operations, quota, auth])
+    _kube.main([jobs, sets, deployments, cli, services, scheduling, machinery, mutations, operations, quota, auth])
