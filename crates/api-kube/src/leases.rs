@@ -51,11 +51,13 @@ pub(crate) async fn keep(manager: Arc<Manager>, over: CancellationToken) {
     }
 }
 
+/// Whether it is a node of ours that is heard; others renew their own.
 fn is_ready(node: &StoredObject) -> bool {
     let node: Value = serde_json::from_slice(&node.bytes).unwrap_or_default();
-    list(&node, &["status", "conditions"])
-        .iter()
-        .any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+    !text(&node, &["spec", "swarm", "nodeId"]).is_empty()
+        && list(&node, &["status", "conditions"])
+            .iter()
+            .any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
 }
 
 async fn renew(manager: &Manager, node: &StoredObject, seconds: u64) {

@@ -22,6 +22,24 @@ pub struct Node {
 
 crate::kind!(Node, "v1", "Node", "nodes", namespaced: false);
 
+impl Node {
+    /// Whether somebody else runs it and says how it is: it was made through the Kubernetes API and never joined.
+    pub fn is_foreign(&self) -> bool {
+        self.spec.swarm.node_id.is_empty()
+    }
+
+    /// Status of the condition `Ready`; empty where there is none.
+    pub fn ready_condition(&self) -> &str {
+        let conditions = self
+            .status
+            .rest
+            .get("conditions")
+            .and_then(serde_json::Value::as_array);
+        let ready = conditions.into_iter().flatten().find(|c| c["type"] == "Ready");
+        ready.and_then(|c| c["status"].as_str()).unwrap_or_default()
+    }
+}
+
 /// What the user wants of a node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -41,7 +41,8 @@ impl Manager {
                 NodeRole::Manager => "manager",
                 NodeRole::Worker => "worker",
             };
-            filters.prefix("id", &node.spec.swarm.node_id)
+            !node.is_foreign()
+                && filters.prefix("id", &node.spec.swarm.node_id)
                 && filters.any("name", |n| hostname(node).starts_with(n))
                 && filters.labels("label", &node.status.description.engine_labels)
                 && filters.labels("node.label", &node.spec.swarm.labels)

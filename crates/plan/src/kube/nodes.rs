@@ -37,6 +37,15 @@ pub(super) fn decide(w: &mut Work<'_>, name: &str) {
         return;
     };
     let mut next = node.as_ref().clone();
+    if node.is_foreign() {
+        taint(&mut next, w.now);
+        tell(w, &node, &next);
+        w.update_node(&node, next.clone());
+        for pod in &pods_on(w, name) {
+            leave_tainted(w, pod, &next);
+        }
+        return;
+    }
     if !next.metadata.annotations.contains_key(AGREED) {
         introduce(&mut next);
     }
@@ -151,20 +160,31 @@ fn agree(node: &mut Node) {
     node.metadata.annotations.insert(AGREED.into(), now);
 }
 
+/// Whether a node is not ready, and whether it is not heard at all.
+pub(super) fn standing(node: &Node) -> (bool, bool) {
+    if node.is_foreign() {
+        let ready = node.ready_condition();
+        return (!["True", "Unknown"].contains(&ready), ready == "Unknown");
+    }
+    let state = node.status.state;
+    let not_ready = matches!(state, NodeState::Unknown | NodeState::Disconnected);
+    (not_ready, state == NodeState::Down)
+}
+
 fn taint(node: &mut Node, now: tripod_model::Time) {
     let listed = node.spec.rest.get("taints").cloned();
     let mut taints: Vec<Value> = listed.and_then(|v| v.as_array().cloned()).unwrap_or_default();
-    let state = node.status.state;
+    let (not_ready, lost) = standing(node);
+    let failed = match node.is_foreign() {
+        true => node.ready_condition() == "False",
+        false => node.status.state == NodeState::Disconnected,
+    };
     let wanted = [
         (UNSCHEDULABLE, "NoSchedule", node.spec.unschedulable),
-        (
-            NOT_READY,
-            "NoSchedule",
-            matches!(state, NodeState::Unknown | NodeState::Disconnected),
-        ),
-        (NOT_READY, "NoExecute", state == NodeState::Disconnected),
-        (UNREACHABLE, "NoSchedule", state == NodeState::Down),
-        (UNREACHABLE, "NoExecute", state == NodeState::Down),
+        (NOT_READY, "NoSchedule", not_ready),
+        (NOT_READY, "NoExecute", failed),
+        (UNREACHABLE, "NoSchedule", lost),
+        (UNREACHABLE, "NoExecute", lost),
     ];
     for (key, effect, on) in wanted {
         let same = |t: &Value| t["key"] == key && t["effect"] == effect;

@@ -22,7 +22,10 @@ pub fn block_of(node: &Node) -> Option<Ipv4Net> {
 /// Gives blocks to nodes that have none. A node that gets none because the range is used up is explained.
 pub fn assign_blocks(view: &View) -> Plan {
     let mut plan = Plan::default();
-    let lacking: Vec<&Arc<Node>> = view.nodes().filter(|n| block_of(n).is_none()).collect();
+    let lacking: Vec<&Arc<Node>> = view
+        .nodes()
+        .filter(|n| block_of(n).is_none() && !n.is_foreign())
+        .collect();
     if lacking.is_empty() {
         return plan;
     }

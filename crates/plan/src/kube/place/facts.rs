@@ -8,7 +8,7 @@ use tripod_model::k8s_openapi::api::core::v1::{
     NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration,
 };
 use tripod_model::network::PortProtocol;
-use tripod_model::node::{Availability, Node, NodeState};
+use tripod_model::node::{Availability, Node};
 
 use super::super::pod::{Amounts, KPod};
 use super::super::work::Work;
@@ -145,14 +145,9 @@ pub fn effective_taints(node: &Node) -> Vec<Taint> {
     };
     let closed = node.spec.unschedulable || node.spec.swarm.availability != Availability::Active;
     also("node.kubernetes.io/unschedulable", closed);
-    also(
-        "node.kubernetes.io/unreachable",
-        node.status.state == NodeState::Down,
-    );
-    also(
-        "node.kubernetes.io/not-ready",
-        matches!(node.status.state, NodeState::Unknown | NodeState::Disconnected),
-    );
+    let (not_ready, lost) = super::super::nodes::standing(node);
+    also("node.kubernetes.io/unreachable", lost);
+    also("node.kubernetes.io/not-ready", not_ready);
     taints
 }
 
