@@ -179,6 +179,16 @@ impl<'v> Work<'v> {
 
     /// Makes a pod that admission has passed, and returns its name.
     pub(crate) fn create_pod(&mut self, mut value: Value) -> Result<String, String> {
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+        let namespace = text("namespace");
+        if !self.lives(namespace) {
+            // A name made up here would make every refusal another one, and news for who owns the pod.
+            let name = [text("name"), text("generateName")].concat();
+            return Err(format!(
+                "pods \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is \
+                 being terminated"
+            ));
+        }
         super::admit::pod(self, &mut value)?;
         if value["metadata"].get("name").is_none() {
             let prefix = value["metadata"]["generateName"]
@@ -188,13 +198,6 @@ impl<'v> Work<'v> {
             value["metadata"]["name"] = self.generate_name(&prefix).into();
         }
         let key = self.complete(PODS, &mut value);
-        if !self.lives(&key.namespace) {
-            let ns = &key.namespace;
-            return Err(format!(
-                "pods \"{}\" is forbidden: unable to create new content in namespace {ns} because it is being terminated",
-                key.name
-            ));
-        }
         if self.k.pod(&key.namespace, &key.name).is_some() || !self.claim(&key) {
             return Err(format!("pods \"{}\" already exists", key.name));
         }
