@@ -339,6 +339,7 @@ mod tests {
             "nodeAllocatableResourceClaimStatuses",
             "volumeStatus",
             "shardInfo",
+            "nodeAllocatableResourceMappings",
         ];
         for object in types().objects() {
             for (name, field) in &object.fields {
@@ -354,6 +355,8 @@ mod tests {
                         "meta.v1.ShardInfo",
                         "core.v1.ResourceHealth",
                         "storage.v1.CSIDriverSpec",
+                        "resource.v1.DeviceAttribute",
+                        "resource.v1.NodeAllocatableResourceMapping",
                     ]
                     .contains(&object.name.as_str());
                 assert!(young || !field.number.is_empty(), "{} {name}", object.name);
