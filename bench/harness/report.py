@@ -30,14 +30,12 @@ TARGETS = [
     ("local", "again_20_s", "tripod stop and start, 20 workloads serving (s)", 3, "<="),
     ("local", "idle_rss_mb", "idle memory of a one-node cluster (MB)", 45, "<="),
     ("idlecpu", "cpu_percent", "idle processor time, 100 replicas (% of one core)", 0.5, "<="),
-<<<<<<< HEAD
     ("cluster", "clients_1_of_etcd", "three managers: durable writes/s, 1 client, of etcd's", 1, ">="),
     ("cluster", "clients_16_of_etcd", "three managers: durable writes/s, 16 clients, of etcd's", 2, ">="),
     ("cluster", "failover_gap_s", "leader killed under 16 writers: time without writes (s)", 3, "<="),
     ("cluster", "manager_rss_mb", "idle memory of a manager (MB)", 45, "<="),
     ("cluster", "worker_rss_mb", "idle memory of a worker (MB)", 20, "<="),
     ("cluster", "mesh_ratio", "mesh through a node without replica, Gbit/s, of direct", 0.9, ">="),
-=======
     ("kube", "readyz_ms", "cold start to /readyz (ms)", 250, "<="),
     ("kube", "node_ready_ms", "cold start to a ready node (ms)", 250, "<="),
     ("kube", "pod_running_ms", "pod created until Running, in sequence (ms)", 80, "<="),
@@ -51,7 +49,6 @@ TARGETS = [
     ("kube", "kubectl_get_pods_s", "kubectl get pods -A of 10,000 (s)", 1, "<="),
     ("kube", "idle_rss_mb", "resident memory, idle cluster (MB)", 45, "<="),
     ("kube", "loaded_rss_mb", "resident memory, 10,000 pods, 1,000 nodes (MB)", 200, "<="),
->>>>>>> 9213979 (Nodes made through the API are what their status says; bench: the Kubernetes API and its scheduler)
 ]
 
 
