@@ -55,8 +55,8 @@ def membership(check, hosts):
     again = next(h for h in (h1, h2, h3) if h is not leader)
     again.docker("swarm", "leave", "--force")
     check.soon(15, "a manager that leaves is down", lambda: leader.nodes()[again.name][0] == "Down", leader.nodes)
-    leader.docker("node", "demote", again.name)
     # Its standing may change at the same moment, and then the client is asked to say it again.
+    check.soon(10, "can be demoted", lambda: not refused(leader, "node", "demote", again.name), lambda: refused(leader, "node", "demote", again.name))
     check.soon(10, "and can be removed", lambda: not refused(leader, "node", "rm", again.name), lambda: refused(leader, "node", "rm", again.name))
     manager_token = leader.docker("swarm", "join-token", "-q", "manager")
     wrong = manager_token[:-4] + "zzzz"
