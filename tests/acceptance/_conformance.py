@@ -1,6 +1,6 @@
 """What the conformance tests are made of: entries, a client of plain objects, pods, and the runner.
 
-A test is a function of one argument, a `Case`, under `@shows(TITLE...)`; titles are those of docs/conformance.md,
+A test is a function of one argument, a `Case`, under `@covers(TITLE...)`; titles are those of docs/conformance.md,
 with or without what is in brackets. Each runs in a namespace of its own, many at a time.
 """
 
@@ -36,7 +36,7 @@ CLUSTERED = {
 TESTS = []
 
 
-def shows(*titles, alone=False):
+def covers(*titles, alone=False):
     """A test that shows these entries; `alone` runs when no other does."""
     def register(function):
         TESTS.append((titles, function, alone))

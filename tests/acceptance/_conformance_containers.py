@@ -1,6 +1,6 @@
 """Environment, commands, users and rights of containers, init containers, how containers end."""
 
-from _conformance import has, same, shows, state, status_of
+from _conformance import has, same, covers, state, status_of
 
 PREFIXES = ("p_", "p-", "1-", "p.", "~!@#$%^&*()_", "a b")
 
@@ -13,7 +13,7 @@ def resource(name, path):
     return {"name": name, "valueFrom": {"resourceFieldRef": {"resource": path}}}
 
 
-@shows("ConfigMap should be consumable via environment variable", "ConfigMap should be consumable via the environment",
+@covers("ConfigMap should be consumable via environment variable", "ConfigMap should be consumable via the environment",
        "ConfigMap should be consumable as environment variable names with various prefixes")
 def environment_of_config_map(t):
     t.create("configmaps", {"metadata": {"name": "cm"}, "data": {"data-1": "value-1", "data_2": "value-2"}})
@@ -25,7 +25,7 @@ def environment_of_config_map(t):
         assert wanted in lines, (wanted, text)
 
 
-@shows("Secrets should be consumable from pods in env vars", "Secrets should be consumable via the environment",
+@covers("Secrets should be consumable from pods in env vars", "Secrets should be consumable via the environment",
        "Secrets should be consumable as environment variable names variable names with various prefixes")
 def environment_of_secret(t):
     t.create("secrets", {"metadata": {"name": "s"}, "stringData": {"data-1": "value-1", "data_2": "value-2"}})
@@ -36,7 +36,7 @@ def environment_of_secret(t):
         assert wanted in lines, (wanted, text)
 
 
-@shows("Downward API should provide pod name, namespace and IP address as env vars", "Downward API should provide host IP as an env var",
+@covers("Downward API should provide pod name, namespace and IP address as env vars", "Downward API should provide host IP as an env var",
        "Downward API should provide hostIPs as an env var", "Downward API should provide pod UID as env vars")
 def environment_of_the_pod(t):
     name = t.pod(t.container("env; sleep 3600", env=[
@@ -49,7 +49,7 @@ def environment_of_the_pod(t):
         f"^HIPS={status['hostIPs'][0]['ip']}$", f"^ID={pod['metadata']['uid']}$", f"^NODE={pod['spec']['nodeName']}$")
 
 
-@shows("Downward API should provide container's limits.cpu/memory and requests.cpu/memory as env vars",
+@covers("Downward API should provide container's limits.cpu/memory and requests.cpu/memory as env vars",
        "Downward API should provide default limits.cpu/memory from node allocatable")
 def environment_of_resources(t):
     names = {"CL": "limits.cpu", "ML": "limits.memory", "CR": "requests.cpu", "MR": "requests.memory"}
@@ -61,7 +61,7 @@ def environment_of_resources(t):
     has(text, "^CL=[1-9][0-9]*$", "^ML=[1-9][0-9]*$")
 
 
-@shows("Variable Expansion should allow composing env vars into new env vars",
+@covers("Variable Expansion should allow composing env vars into new env vars",
        "Variable Expansion should allow substituting values in a container's command",
        "Variable Expansion should allow substituting values in a container's args")
 def expansion(t):
@@ -79,7 +79,7 @@ def subpath_pod(t, expression, annotation="mypath", script="sleep 3600", mounts=
                  volumes=[{"name": "work", "emptyDir": {}}], annotations={"mysubpath": annotation}, **more)
 
 
-@shows("Variable Expansion should allow substituting values in a volume subpath", "Variable Expansion should succeed in writing subpaths in container")
+@covers("Variable Expansion should allow substituting values in a volume subpath", "Variable Expansion should succeed in writing subpaths in container")
 def expansion_in_paths(t):
     both = [{"name": "work", "mountPath": "/all"}]
     name = subpath_pod(t, "", script="echo here > /volume_mount/test.log; sleep 3600", mounts=both)
@@ -91,7 +91,7 @@ def expansion_in_paths(t):
     t.phase(name, "Succeeded")
 
 
-@shows("Variable Expansion should fail substituting values in a volume subpath with backticks",
+@covers("Variable Expansion should fail substituting values in a volume subpath with backticks",
        "Variable Expansion should fail substituting values in a volume subpath with absolute path")
 def expansion_of_bad_paths(t):
     for bad in ("..", "/tmp"):
@@ -99,7 +99,7 @@ def expansion_of_bad_paths(t):
         t.wait_pod(name, lambda p: state(p, "waiting").get("reason") == "CreateContainerConfigError", bad)
 
 
-@shows("Variable Expansion should verify that a failing subpath expansion can be modified during the lifecycle of a container")
+@covers("Variable Expansion should verify that a failing subpath expansion can be modified during the lifecycle of a container")
 def expansion_that_gets_good(t):
     name = subpath_pod(t, "", annotation="/absolute")
     t.wait_pod(name, lambda p: state(p, "waiting"), "waits")
@@ -108,7 +108,7 @@ def expansion_that_gets_good(t):
     t.ready(name)
 
 
-@shows("Containers should use the image defaults if command and args are blank",
+@covers("Containers should use the image defaults if command and args are blank",
        "Containers should be able to override the image's default arguments (container cmd)",
        "Containers should be able to override the image's default command (container entrypoint)",
        "Containers should be able to override the image's default command and arguments")
@@ -120,7 +120,7 @@ def commands(t):
     has(t.output(t.container(["echo"], args=["command", "and", "args"])), "^command and args$")
 
 
-@shows("Security Context When creating a container with runAsUser should run the container with uid 65534",
+@covers("Security Context When creating a container with runAsUser should run the container with uid 65534",
        "Security Context should support container.SecurityContext.RunAsUser And container.SecurityContext.RunAsGroup",
        "Security Context should support pod.Spec.SecurityContext.RunAsUser And pod.Spec.SecurityContext.RunAsGroup")
 def users(t):
@@ -132,7 +132,7 @@ def users(t):
     t.wait_pod(name, lambda p: state(p, "waiting").get("reason") == "CreateContainerConfigError", "root is refused")
 
 
-@shows("Security Context When creating a pod with privileged should run the container as unprivileged when false")
+@covers("Security Context When creating a pod with privileged should run the container as unprivileged when false")
 def unprivileged(t):
     script = "ip link add dummy0 type dummy || true; ip link show dummy0 && exit 1; ip link del lo 2>&1 || true; ip addr add 10.9.9.9/32 dev lo"
     name = t.pod(t.container(script, securityContext={"privileged": False}))
@@ -141,7 +141,7 @@ def unprivileged(t):
     t.phase(t.pod(t.container("ip addr add 10.9.9.9/32 dev lo", securityContext={"privileged": True})), "Succeeded")
 
 
-@shows("Security Context When creating a pod with readOnlyRootFilesystem should run the container with writable rootfs when readOnlyRootFilesystem=false",
+@covers("Security Context When creating a pod with readOnlyRootFilesystem should run the container with writable rootfs when readOnlyRootFilesystem=false",
        "Kubelet when scheduling a read only busybox container should not write to root filesystem")
 def roots(t):
     t.phase(t.pod(t.container("touch /checkfile", securityContext={"readOnlyRootFilesystem": False})), "Succeeded")
@@ -150,14 +150,14 @@ def roots(t):
     has(t.log(name), "Read-only file system")
 
 
-@shows("Security Context when creating containers with AllowPrivilegeEscalation should not allow privilege escalation when false")
+@covers("Security Context when creating containers with AllowPrivilegeEscalation should not allow privilege escalation when false")
 def escalation(t):
     for allowed, wanted in ((False, "1"), (True, "0"), (None, "0")):
         context = {"runAsUser": 1000} | ({} if allowed is None else {"allowPrivilegeEscalation": allowed})
         has(t.output(t.container(["cat", "/proc/self/status"], securityContext=context)), f"^NoNewPrivs:\t{wanted}$")
 
 
-@shows("Sysctls should support sysctls", "Sysctls should reject invalid sysctls")
+@covers("Sysctls should support sysctls", "Sysctls should reject invalid sysctls")
 def sysctls(t):
     def context(*pairs):
         return {"sysctls": [{"name": n, "value": v} for n, v in pairs]}
@@ -173,7 +173,7 @@ def inits(*results):
     return [{"name": f"init{i}", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": [r]} for i, r in enumerate(results, 1)]
 
 
-@shows("InitContainer should invoke init containers on a RestartNever pod", "InitContainer should invoke init containers on a RestartAlways pod")
+@covers("InitContainer should invoke init containers on a RestartNever pod", "InitContainer should invoke init containers on a RestartAlways pod")
 def init_containers(t):
     def initialised(pod):
         init = pod["status"]["initContainerStatuses"]
@@ -186,7 +186,7 @@ def init_containers(t):
     initialised(t.phase(always, "Running"))
 
 
-@shows("InitContainer should not start app containers if init containers fail on a RestartAlways pod")
+@covers("InitContainer should not start app containers if init containers fail on a RestartAlways pod")
 def failing_init_containers(t):
     name = t.pod(t.container(["true"]), initContainers=inits("false", "true"), restartPolicy="Always")
 
@@ -199,14 +199,14 @@ def failing_init_containers(t):
     has(str(pod["status"]["conditions"]), "containers with incomplete status: .init1 init2.")
 
 
-@shows("InitContainer should not start app containers and fail the pod if init containers fail on a RestartNever pod")
+@covers("InitContainer should not start app containers and fail the pod if init containers fail on a RestartNever pod")
 def failing_init_container_that_fails_its_pod(t):
     pod = t.phase(t.pod(t.container(["true"]), initContainers=inits("true", "false")), "Failed")
     same([s["state"].get("terminated", {}).get("exitCode") for s in pod["status"]["initContainerStatuses"]], [0, 1])
     same(status_of(pod)["state"]["waiting"]["reason"], "PodInitializing")
 
 
-@shows("Container Runtime blackbox test when starting a container that exits should run with the expected status")
+@covers("Container Runtime blackbox test when starting a container that exits should run with the expected status")
 def exits(t):
     script = "f=/restart/count; n=$(cat $f 2>/dev/null | wc -l); echo x >> $f; {}"
     cases = [("Always", "[ $n -ge 1 ] && sleep 3600; exit 1", "Running", 1, True),
@@ -219,7 +219,7 @@ def exits(t):
         same(status_of(pod)["ready"], ready)
 
 
-@shows("Container Runtime blackbox test on terminated container should report termination message from log output if TerminationMessagePolicy FallbackToLogsOnError is set",
+@covers("Container Runtime blackbox test on terminated container should report termination message from log output if TerminationMessagePolicy FallbackToLogsOnError is set",
        "Container Runtime blackbox test on terminated container should report termination message as empty when pod succeeds and TerminationMessagePolicy FallbackToLogsOnError is set",
        "Container Runtime blackbox test on terminated container should report termination message from file when pod succeeds and TerminationMessagePolicy FallbackToLogsOnError is set",
        "Container Runtime blackbox test on terminated container should report termination message if TerminationMessagePath is set as non-root user and at a non-default path")
@@ -237,7 +237,7 @@ def termination_messages(t):
         same(status_of(pod)["state"]["terminated"].get("message"), wanted, script)
 
 
-@shows("Kubelet when scheduling a busybox command in a pod should print the output to logs",
+@covers("Kubelet when scheduling a busybox command in a pod should print the output to logs",
        "Kubelet when scheduling a busybox command that always fails in a pod should have an terminated reason",
        "Kubelet when scheduling a busybox command that always fails in a pod should be possible to delete")
 def kubelet(t):
@@ -250,13 +250,13 @@ def kubelet(t):
     t.gone("pods", "pod3")
 
 
-@shows("Kubelet when scheduling an agnhost Pod with hostAliases should write entries to /etc/hosts")
+@covers("Kubelet when scheduling an agnhost Pod with hostAliases should write entries to /etc/hosts")
 def host_aliases(t):
     text = t.output(t.container(["cat", "/etc/hosts"]), hostAliases=[{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}])
     has(text, "^# Kubernetes-managed hosts file.$", "^123.45.67.89\tfoo\tbar$")
 
 
-@shows("KubeletManagedEtcHosts should test kubelet managed /etc/hosts file")
+@covers("KubeletManagedEtcHosts should test kubelet managed /etc/hosts file")
 def hosts_files(t):
     managed = "# Kubernetes-managed hosts file"
     own = [{"name": "v", "mountPath": "/etc/hosts"}]

@@ -1,6 +1,6 @@
 """Names: what pods find in DNS, what their own names are."""
 
-from _conformance import PYTHON, has, same, shows
+from _conformance import PYTHON, has, same, covers
 
 SLEEP = "sleep 3600"
 
@@ -26,7 +26,7 @@ def resolves(t, pod, name, *wanted, kind="a", seconds=15):
     t.until(seconds, lambda: all(w in lookup(t, pod, name, kind) for w in wanted), lambda: f"{name}: {lookup(t, pod, name, kind)} has {wanted}")
 
 
-@shows("DNS should provide DNS for the cluster", "DNS should provide /etc/hosts entries for the cluster")
+@covers("DNS should provide DNS for the cluster", "DNS should provide /etc/hosts entries for the cluster")
 def of_the_cluster(t):
     name = t.pod(t.container(SLEEP), hostname="dns-querier-1", subdomain="dns-test-service")
     t.create("services", {"metadata": {"name": "dns-test-service"}, "spec": {"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 80}]}})
@@ -39,7 +39,7 @@ def of_the_cluster(t):
     same(t.exec(name, "hostname -f").strip(), f"dns-querier-1.dns-test-service.{t.ns}.svc.cluster.local")
 
 
-@shows("DNS should provide DNS for services", "DNS should resolve DNS of partial qualified names for services")
+@covers("DNS should provide DNS for services", "DNS should resolve DNS of partial qualified names for services")
 def of_services(t):
     ports = [{"port": 80, "name": "http", "protocol": "TCP"}]
     for name, more in (("headless", {"clusterIP": "None"}), ("plain", {})):
@@ -59,7 +59,7 @@ def of_services(t):
     resolves(t, pod, dashed, f".headless.{t.ns}.svc.cluster.local", kind="ptr")
 
 
-@shows("DNS should provide DNS for pods for Hostname", "DNS should provide DNS for pods for Subdomain")
+@covers("DNS should provide DNS for pods for Hostname", "DNS should provide DNS for pods for Subdomain")
 def of_pods(t):
     t.create("services", {"metadata": {"name": "sub"}, "spec": {"clusterIP": "None", "selector": {"testpod": "dns"}, "ports": [{"port": 1234, "name": "http"}]}})
     name = t.pod(t.container(SLEEP), hostname="querier", subdomain="sub", labels={"testpod": "dns"})
@@ -70,7 +70,7 @@ def of_pods(t):
     same(t.exec(name, "hostname"), "querier\n")
 
 
-@shows("DNS should provide DNS for ExternalName services")
+@covers("DNS should provide DNS for ExternalName services")
 def of_other_names(t):
     t.create("services", {"metadata": {"name": "ext"}, "spec": {"type": "ExternalName", "externalName": "foo.example.com"}})
     name = t.pod(t.container(SLEEP))
@@ -84,7 +84,7 @@ def of_other_names(t):
     resolves(t, name, full, address)
 
 
-@shows("DNS should support configurable pod DNS nameservers")
+@covers("DNS should support configurable pod DNS nameservers")
 def configured(t):
     name = t.pod(t.container(SLEEP), dnsPolicy="None", dnsConfig={"nameservers": ["1.1.1.1"], "searches": ["resolv.conf.local"],
                                                                   "options": [{"name": "ndots", "value": "2"}]})

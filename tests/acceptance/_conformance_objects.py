@@ -2,17 +2,17 @@
 
 import base64
 
-from _conformance import has, same, shows
+from _conformance import has, same, covers
 
 
-@shows("ConfigMap should fail to create ConfigMap with empty key", "Secrets should fail to create secret due to empty secret key")
+@covers("ConfigMap should fail to create ConfigMap with empty key", "Secrets should fail to create secret due to empty secret key")
 def empty_keys(t):
     for kind, data in (("configmaps", {"": "value"}), ("secrets", {"": "eA=="})):
         answer = t.refused(422, t.create, kind, {"metadata": {"name": "x"}, "data": data})
         has(answer["message"], r'data\[\]: Invalid value: ""')
 
 
-@shows("ConfigMap should run through a ConfigMap lifecycle", "ConfigMap should update ConfigMap successfully")
+@covers("ConfigMap should run through a ConfigMap lifecycle", "ConfigMap should update ConfigMap successfully")
 def config_maps(t):
     seen = t.watching("configmaps", "test-configmap-static=true")
     t.create("configmaps", {"metadata": {"name": "cm", "labels": {"test-configmap-static": "true"}}, "data": {"valueName": "value"}})
@@ -26,7 +26,7 @@ def config_maps(t):
     t.until(5, lambda: [e[0] for e in seen] == ["ADDED", "MODIFIED", "MODIFIED", "DELETED"], lambda: f"events, not {[e[0] for e in seen]}")
 
 
-@shows("Secrets should patch a secret")
+@covers("Secrets should patch a secret")
 def secrets(t):
     t.create("secrets", {"metadata": {"name": "s", "labels": {"testsecret-constant": "true"}}, "data": {"key": "dmFsdWU="}})
     patched = base64.b64encode(b"value1").decode()
@@ -36,7 +36,7 @@ def secrets(t):
     t.gone("secrets", "s")
 
 
-@shows("PodTemplates should run the lifecycle of PodTemplates", "PodTemplates should replace a pod template",
+@covers("PodTemplates should run the lifecycle of PodTemplates", "PodTemplates should replace a pod template",
        "PodTemplates should delete a collection of pod templates")
 def pod_templates(t):
     make = lambda name, labels: {"metadata": {"name": name, "labels": labels}, "template": {  # noqa: E731
@@ -56,7 +56,7 @@ def pod_templates(t):
     same(t.list("podtemplates", "podtemplate-set=true"), [])
 
 
-@shows("RuntimeClass should support RuntimeClasses API operations")
+@covers("RuntimeClass should support RuntimeClasses API operations")
 def runtime_classes(t):
     found = t.kube.call("GET", "/apis/node.k8s.io/v1")
     assert any(r["name"] == "runtimeclasses" for r in found["resources"]), found

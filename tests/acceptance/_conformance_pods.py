@@ -6,13 +6,13 @@ import threading
 import time
 
 import websocket
-from _conformance import PYTHON, condition, has, is_ready, same, shows, state, status_of
+from _conformance import PYTHON, condition, has, is_ready, same, covers, state, status_of
 from kubernetes.client.rest import ApiException
 
 SLEEP = "sleep 3600"
 
 
-@shows("Pods should be submitted and removed")
+@covers("Pods should be submitted and removed")
 def submitted_and_removed(t):
     seen = t.watching("pods", "time=now")
     name = t.pod(t.container(SLEEP), labels={"time": "now"})
@@ -26,7 +26,7 @@ def submitted_and_removed(t):
     assert any(e[0] == "MODIFIED" and e[1]["metadata"].get("deletionTimestamp") for e in seen), "its deletion is told before its end"
 
 
-@shows("Pods should be updated", "Pods should get a host IP")
+@covers("Pods should be updated", "Pods should get a host IP")
 def updated(t):
     name = t.pod(t.container(SLEEP), labels={"time": "1"})
     pod = t.ready(name)
@@ -38,7 +38,7 @@ def updated(t):
     has(answer["message"], "pod updates may not change fields other than")
 
 
-@shows("Pods should allow activeDeadlineSeconds to be updated")
+@covers("Pods should allow activeDeadlineSeconds to be updated")
 def deadline(t):
     name = t.pod(t.container(SLEEP))
     t.ready(name)
@@ -47,7 +47,7 @@ def deadline(t):
     same(pod["status"]["reason"], "DeadlineExceeded")
 
 
-@shows("Pods should contain environment variables for services")
+@covers("Pods should contain environment variables for services")
 def variables_of_services(t):
     t.create("services", {"metadata": {"name": "fooservice"}, "spec": {"ports": [{"port": 8765, "targetPort": 8080}], "selector": {"a": "b"}}})
     text = t.output(t.container(["env"]))
@@ -55,7 +55,7 @@ def variables_of_services(t):
         "^FOOSERVICE_PORT_8765_TCP_PROTO=tcp$", "^FOOSERVICE_PORT_8765_TCP=tcp://", "^FOOSERVICE_PORT_8765_TCP_ADDR=")
 
 
-@shows("Pods should delete a collection of pods")
+@covers("Pods should delete a collection of pods")
 def collection(t):
     for name in ("one", "two", "three"):
         t.pod(t.container(SLEEP), name=name, labels={"type": "Testing"})
@@ -64,7 +64,7 @@ def collection(t):
     t.until(20, lambda: not t.list("pods", "type=Testing"), "they are gone")
 
 
-@shows("Pods should patch a pod status")
+@covers("Pods should patch a pod status")
 def patched_status(t):
     name = t.pod(t.container(SLEEP), labels={"a": "b"})
     t.ready(name)
@@ -78,7 +78,7 @@ def patched_status(t):
     same(condition(t.get("pods", name), "Ours"), "True", "the node keeps what others write")
 
 
-@shows("Pods should run through the lifecycle of Pods and PodStatus")
+@covers("Pods should run through the lifecycle of Pods and PodStatus")
 def life(t):
     seen = t.watching("pods", "test-pod-static=true")
     name = t.pod(t.container(SLEEP), labels={"test-pod": "test", "test-pod-static": "true"})
@@ -94,7 +94,7 @@ def life(t):
     t.until(10, lambda: seen[-1:] and seen[-1][0] == "DELETED", "the watch tells of its end")
 
 
-@shows("Pods should support remote command execution over websockets")
+@covers("Pods should support remote command execution over websockets")
 def exec_over_websockets(t):
     name = t.pod(t.container(f"echo container is alive; {SLEEP}"))
     t.ready(name)
@@ -113,7 +113,7 @@ def exec_over_websockets(t):
     same(t.exec(name, "exit 7", status=None)[0], 7)
 
 
-@shows("Pods should support retrieving logs from the container over websockets")
+@covers("Pods should support retrieving logs from the container over websockets")
 def logs_over_websockets(t):
     name = t.pod(t.container(f"echo container is alive; {SLEEP}"))
     t.ready(name)
@@ -125,14 +125,14 @@ def logs_over_websockets(t):
     same(out.decode(), "container is alive\n")
 
 
-@shows("Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu")
+@covers("Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu")
 def qos(t):
     both = {"cpu": "100m", "memory": "100Mi"}
     name = t.pod(t.container(SLEEP, resources={"requests": both, "limits": both}))
     same(t.get("pods", name)["status"]["qosClass"], "Guaranteed")
 
 
-@shows("Pods Extended (pod generation) Pod Generation pod generation should start at 1 and increment per update",
+@covers("Pods Extended (pod generation) Pod Generation pod generation should start at 1 and increment per update",
        "Pods Extended (pod generation) Pod Generation custom-set generation on new pods and graceful delete")
 def generation(t):
     body = {"metadata": {"name": "gen", "generation": 100}, "spec": {"terminationGracePeriodSeconds": 2, "containers": [
@@ -153,7 +153,7 @@ def generation(t):
     t.gone("pods", "gen")
 
 
-@shows("Pods Extended (pod generation) Pod Generation issue 500 podspec updates and verify generation and observedGeneration eventually converge")
+@covers("Pods Extended (pod generation) Pod Generation issue 500 podspec updates and verify generation and observedGeneration eventually converge")
 def generations(t):
     name = t.pod(t.container(SLEEP))
     t.ready(name)
@@ -163,7 +163,7 @@ def generations(t):
     same(pod["metadata"]["generation"], 500)
 
 
-@shows("Ephemeral Containers will start an ephemeral container in an existing pod",
+@covers("Ephemeral Containers will start an ephemeral container in an existing pod",
        "Ephemeral Containers should update the ephemeral containers in an existing pod")
 def ephemeral(t):
     name = t.pod(t.container(SLEEP))
@@ -199,7 +199,7 @@ http.server.ThreadingHTTPServer(('', 8080), Server).serve_forever()
 """
 
 
-@shows(*(f"Container Lifecycle Hook when create a pod with lifecycle hook should execute {when} {how} hook properly"
+@covers(*(f"Container Lifecycle Hook when create a pod with lifecycle hook should execute {when} {how} hook properly"
          for when in ("poststart", "prestop") for how in ("exec", "http")), "PreStop should call prestop when killing a pod")
 def hooks(t):
     server = t.pod(t.container(["python3", "-c", HOOKED], PYTHON, readinessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1}))
@@ -218,7 +218,7 @@ def hooks(t):
             t.until(10, seen, mark)
 
 
-@shows("RuntimeClass should reject a Pod requesting a non-existent RuntimeClass", "RuntimeClass should reject a Pod requesting a deleted RuntimeClass",
+@covers("RuntimeClass should reject a Pod requesting a non-existent RuntimeClass", "RuntimeClass should reject a Pod requesting a deleted RuntimeClass",
        "RuntimeClass should schedule a Pod requesting a RuntimeClass without PodOverhead",
        "RuntimeClass should schedule a Pod requesting a RuntimeClass and initialize its Overhead")
 def runtime_classes(t):
@@ -238,7 +238,7 @@ def runtime_classes(t):
         t.ready(pod["metadata"]["name"])
 
 
-@shows("ImageVolume should succeed with pod and pull policy of Always")
+@covers("ImageVolume should succeed with pod and pull policy of Always")
 def image_volumes(t):
     mount = {"name": "v", "mountPath": "/volume"}
     for policy, image in (("Always", "busybox"), ("IfNotPresent", "kennethreitz/httpbin")):
@@ -252,7 +252,7 @@ def image_volumes(t):
     t.wait_pod(name, lambda p: state(p, "waiting").get("reason") == "ErrImageNeverPull", "it says what is missing")
 
 
-@shows("Node Lifecycle should run through the lifecycle of a node")
+@covers("Node Lifecycle should run through the lifecycle of a node")
 def nodes(t):
     name = f"{t.ns}-fake"
     t.create("nodes", {"metadata": {"name": name, "labels": {"fake": name}}})
@@ -264,7 +264,7 @@ def nodes(t):
     t.gone("nodes", name)
 
 
-@shows("NoExecuteTaintManager Single Pod [Serial] removing taint cancels eviction", "NoExecuteTaintManager Multiple Pods [Serial] evicts pods with minTolerationSeconds",
+@covers("NoExecuteTaintManager Single Pod [Serial] removing taint cancels eviction", "NoExecuteTaintManager Multiple Pods [Serial] evicts pods with minTolerationSeconds",
        alone=True)
 def taints(t):
     node = t.list("nodes")[0]["metadata"]["name"]
@@ -290,7 +290,7 @@ def taints(t):
         assert is_ready(t.get("pods", name)), f"{name} was evicted"
 
 
-@shows("Lease lease API should be available")
+@covers("Lease lease API should be available")
 def leases(t):
     made = t.create("leases", {"metadata": {"name": "lease"}, "spec": {
         "holderIdentity": "holder", "leaseDurationSeconds": 30, "acquireTime": "2025-01-02T03:04:05.000006Z",
@@ -316,5 +316,5 @@ def shared(t):
     has(t.exec(name, "ps", container="second"), "sleep 1")
 
 
-shows()(shared)
+covers()(shared)
 _ = (json, threading, ApiException)

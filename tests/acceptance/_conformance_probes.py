@@ -2,7 +2,7 @@
 
 import time
 
-from _conformance import PYTHON, is_ready, same, shows, state, status_of
+from _conformance import PYTHON, is_ready, same, covers, state, status_of
 
 HTTP = """
 import http.server, ssl, sys, time
@@ -82,14 +82,14 @@ def stays(t, *containers, seconds=6, ready=True, **spec):
     same(is_ready(pod), ready)
 
 
-@shows("Probing container should be restarted with a /healthz http liveness probe")
+@covers("Probing container should be restarted with a /healthz http liveness probe")
 def http_restarts(t):
     restarts(t, http(t, 3))
     # A redirection on the same host is followed, one to another host is an answer.
     restarts(t, http(t, 3, "/redirect"))
 
 
-@shows("Probing container should *not* be restarted with a /healthz http liveness probe")
+@covers("Probing container should *not* be restarted with a /healthz http liveness probe")
 def http_stays(t):
     stays(t, http(t, 1000, failures=4))
 
@@ -99,35 +99,35 @@ def http_away(t):
     stays(t, http(t, 3, "/away", failures=4))
 
 
-@shows("Probing container should be restarted with a exec \"cat /tmp/health\" liveness probe")
+@covers("Probing container should be restarted with a exec \"cat /tmp/health\" liveness probe")
 def exec_restarts(t):
     restarts(t, t.container("touch /tmp/health; sleep 3; rm /tmp/health; sleep 600",
                             livenessProbe=probe(exec={"command": ["cat", "/tmp/health"]}, initialDelaySeconds=1)))
 
 
-@shows("Probing container should *not* be restarted with a exec \"cat /tmp/health\" liveness probe")
+@covers("Probing container should *not* be restarted with a exec \"cat /tmp/health\" liveness probe")
 def exec_stays(t):
     stays(t, t.container("touch /tmp/health; sleep 600", livenessProbe=probe(exec={"command": ["cat", "/tmp/health"]}, initialDelaySeconds=1)))
 
 
-@shows("Probing container should *not* be restarted with a tcp:8080 liveness probe")
+@covers("Probing container should *not* be restarted with a tcp:8080 liveness probe")
 def tcp_stays(t):
     stays(t, t.container(["python3", "-c", HTTP, "1000"], PYTHON, livenessProbe=probe(failures=4, tcpSocket={"port": 8080}, initialDelaySeconds=2)))
 
 
-@shows("Probing container should be restarted with a GRPC liveness probe")
+@covers("Probing container should be restarted with a GRPC liveness probe")
 def grpc_restarts(t):
     # 2 is NOT_SERVING.
     restarts(t, t.container(["python3", "-c", GRPC, "2"], PYTHON, livenessProbe=probe(grpc={"port": 5000, "service": ""}, initialDelaySeconds=2)))
     restarts(t, t.container(["sleep", "600"], livenessProbe=probe(grpc={"port": 2333}, initialDelaySeconds=1)))
 
 
-@shows("Probing container should *not* be restarted with a GRPC liveness probe")
+@covers("Probing container should *not* be restarted with a GRPC liveness probe")
 def grpc_stays(t):
     stays(t, t.container(["python3", "-c", GRPC, "1"], PYTHON, livenessProbe=probe(failures=4, grpc={"port": 5000}, initialDelaySeconds=2)))
 
 
-@shows("Probing container should have monotonically increasing restart count")
+@covers("Probing container should have monotonically increasing restart count")
 def counts(t):
     name = t.pod(http(t, 0), restartPolicy="Always")
     last = 0
@@ -140,7 +140,7 @@ def counts(t):
     assert last >= 2, last
 
 
-@shows("Probing container with readiness probe should not be ready before initial delay and never restart")
+@covers("Probing container with readiness probe should not be ready before initial delay and never restart")
 def delay(t):
     name = t.pod(t.container(["sleep", "600"], readinessProbe=probe(exec={"command": ["true"]}, initialDelaySeconds=5)), restartPolicy="Always")
     pod = t.ready(name)
@@ -152,7 +152,7 @@ def delay(t):
     same(status_of(pod)["restartCount"], 0)
 
 
-@shows("Probing container with readiness probe that fails should never be ready and never restart")
+@covers("Probing container with readiness probe that fails should never be ready and never restart")
 def never_ready(t):
     stays(t, t.container(["sleep", "600"], readinessProbe=probe(exec={"command": ["false"]})), ready=False)
 
@@ -180,4 +180,4 @@ def grace(t):
 
 
 for own in (http_away, https, grace):
-    shows()(own)
+    covers()(own)

@@ -1,6 +1,6 @@
 """Requests and limits that change while the pod runs."""
 
-from _conformance import has, same, shows, state, status_of
+from _conformance import has, same, covers, state, status_of
 
 SLEEP = "sleep 3600"
 GROUP = "cat /sys/fs/cgroup/{0}/{1} 2>/dev/null || cat /sys/fs/cgroup/{1}"
@@ -83,7 +83,7 @@ SETS = {
 }
 
 
-@shows(*(f"Pod InPlace Resize Container guaranteed pods with multiple containers {s}" for s in SETS))
+@covers(*(f"Pod InPlace Resize Container guaranteed pods with multiple containers {s}" for s in SETS))
 def guaranteed(t):
     for sizes in SETS.values():
         name = t.pod(*(fixed(t, c, "20m", "20Mi") for c in sizes), restartPolicy="Always")
@@ -94,7 +94,7 @@ def guaranteed(t):
         same(pod["status"]["qosClass"], "Guaranteed")
 
 
-@shows("Pod InPlace Resize Container burstable pods - extended 6 containers - various operations performed (including adding limits and requests)")
+@covers("Pod InPlace Resize Container burstable pods - extended 6 containers - various operations performed (including adding limits and requests)")
 def burstable(t):
     name = t.pod(box(t, "c1", amounts("20m", "20Mi"), amounts("30m", "30Mi")), box(t, "c2", amounts("20m", "20Mi")), box(t, "c3"),
                  box(t, "c4", amounts("20m"), amounts("30m")), box(t, "c5", amounts(None, "20Mi"), amounts(None, "30Mi")),
@@ -111,7 +111,7 @@ def burstable(t):
     resized(t, name, wanted)
 
 
-@shows("Pod InPlace Resize Container burstable pods - extended resize with equivalents")
+@covers("Pod InPlace Resize Container burstable pods - extended resize with equivalents")
 def equivalents(t):
     name = t.pod(box(t, "c1", amounts("2m"), amounts("10m")), restartPolicy="Always")
     t.ready(name)
@@ -120,7 +120,7 @@ def equivalents(t):
     resized(t, name, wanted)
 
 
-@shows("Pod InPlace Resize Container resize pod via the replace endpoint")
+@covers("Pod InPlace Resize Container resize pod via the replace endpoint")
 def replaced(t):
     name = t.pod(box(t, "c1", amounts("20m", "20Mi"), amounts("30m", "30Mi")), restartPolicy="Always")
     t.ready(name)
@@ -148,4 +148,4 @@ def policies(t):
     same(status_of(pod, "c2")["allocatedResources"], amounts("20m", "20Mi"))
 
 
-shows()(policies)
+covers()(policies)

@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 
-from _conformance import PYTHON, has, same, shows
+from _conformance import PYTHON, has, same, covers
 from kubernetes.client.rest import ApiException
 
 SLEEP = "sleep 3600"
@@ -118,7 +118,7 @@ def has_endpoints(t, name, wanted, seconds=15):
     t.until(seconds, lambda: addresses(t, name) == (wanted, wanted), lambda: f"endpoints {wanted}, not {addresses(t, name)}")
 
 
-@shows("Services should serve a basic endpoint from pods")
+@covers("Services should serve a basic endpoint from pods")
 def basic(t):
     service(t, "s", labels={"app": "s"})
     has_endpoints(t, "s", set())
@@ -136,7 +136,7 @@ def basic(t):
     has_endpoints(t, "s", set())
 
 
-@shows("Services should serve multiport endpoints from pods")
+@covers("Services should serve multiport endpoints from pods")
 def multiport(t):
     service(t, "m", [{"name": "portname1", "port": 80, "targetPort": "p100"}, {"name": "portname2", "port": 81, "targetPort": "p101"}], {"app": "m"})
     has_endpoints(t, "m", set())
@@ -151,7 +151,7 @@ def multiport(t):
     has_endpoints(t, "m", {(two, 101)})
 
 
-@shows("Services should serve endpoints on same port and different protocols")
+@covers("Services should serve endpoints on same port and different protocols")
 def protocols(t):
     tcp, udp = ({"name": p, "port": 80, "protocol": p.upper(), "targetPort": 80} for p in ("tcp", "udp"))
     service(t, "p", [tcp, udp], {"app": "p"})
@@ -165,7 +165,7 @@ def protocols(t):
             silent(t, client, place, 80, kind)
 
 
-@shows("Services should be able to create a functioning NodePort service")
+@covers("Services should be able to create a functioning NodePort service")
 def node_port(t):
     made = service(t, "n", labels={"app": "n"}, type="NodePort")
     port = made["spec"]["ports"][0]["nodePort"]
@@ -198,7 +198,7 @@ def sticky(t, client, address, port, wanted):
     t.until(15, holds, f"{address}:{port} {'always' if wanted else 'not always'} gets to the same")
 
 
-@shows("Services should have session affinity work for service with type clusterIP", "Services should have session affinity work for NodePort service",
+@covers("Services should have session affinity work for service with type clusterIP", "Services should have session affinity work for NodePort service",
        "Services should be able to switch session affinity for service with type clusterIP",
        "Services should be able to switch session affinity for NodePort service")
 def affinity(t):
@@ -216,7 +216,7 @@ def affinity(t):
             sticky(t, client, address, port, mode == "ClientIP")
 
 
-@shows("Services should be able to change the type from ExternalName to ClusterIP", "Services should be able to change the type from ExternalName to NodePort",
+@covers("Services should be able to change the type from ExternalName to ClusterIP", "Services should be able to change the type from ExternalName to NodePort",
        "Services should be able to change the type from ClusterIP to ExternalName", "Services should be able to change the type from NodePort to ExternalName")
 def types(t):
     t.ready(server(t, "one", {"app": "t"}))
@@ -243,7 +243,7 @@ def types(t):
         silent(t, client, old, 80)
 
 
-@shows("Services should complete a service status lifecycle", "Services should find a service from listing all namespaces",
+@covers("Services should complete a service status lifecycle", "Services should find a service from listing all namespaces",
        "Services should delete a collection of services")
 def objects(t):
     seen = t.watching("services", "test-service-static=true")
@@ -265,7 +265,7 @@ def objects(t):
     same([s["metadata"]["name"] for s in t.list("services")], ["c"])
 
 
-@shows("Service endpoints latency should not be very high")
+@covers("Service endpoints latency should not be very high")
 def latency(t):
     address = t.ready(server(t, "one", {"app": "l"}))["status"]["podIP"]
     took = []
@@ -278,7 +278,7 @@ def latency(t):
     assert took[25] < 1 and took[-1] < 5, took
 
 
-@shows("API Server should provide secure master service", "API Server should have Endpoints and EndpointSlices pointing to API Server")
+@covers("API Server should provide secure master service", "API Server should have Endpoints and EndpointSlices pointing to API Server")
 def api_server(t):
     found = t.get("services", "kubernetes", ns="default")
     same([(p["name"], p["port"]) for p in found["spec"]["ports"]], [("https", 443)])
@@ -294,7 +294,7 @@ def api_server(t):
     has(t.exec(name, "python3", "-c", script), "ok")
 
 
-@shows("EndpointsController should create Endpoints for Pods matching a Service", "EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service")
+@covers("EndpointsController should create Endpoints for Pods matching a Service", "EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service")
 def endpoints(t):
     one = t.ready(server(t, "one", {"app": "e"}, (3000, 3001)))["status"]["podIP"]
     service(t, "named", [{"name": "n", "port": 80, "targetPort": "p3001"}], {"app": "e"})
@@ -310,7 +310,7 @@ def endpoints(t):
     has_endpoints(t, "named", set())
 
 
-@shows("EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods",
+@covers("EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods",
        "EndpointSlice should create and delete EndpointSlices for a Service with a selector that matches no pods")
 def no_endpoints(t):
     service(t, "none", labels={"does-not-match-anything": "yes"})
@@ -319,7 +319,7 @@ def no_endpoints(t):
     t.until(10, lambda: not t.find("endpoints", "none") and not t.list("endpointslices", "kubernetes.io/service-name=none"), "both are gone")
 
 
-@shows("EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices",
+@covers("EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices",
        "EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices")
 def own_slices(t):
     service(t, "o", [{"name": "p1", "port": 80}, {"name": "p2", "port": 81}])
@@ -337,7 +337,7 @@ def own_slices(t):
     reaches(t, client, place, 80, {"one", "two"})
 
 
-@shows("EndpointSlice should support creating EndpointSlice API operations")
+@covers("EndpointSlice should support creating EndpointSlice API operations")
 def slice_objects(t):
     make = lambda n: {"metadata": {"name": n, "labels": {"special": t.ns}}, "addressType": "IPv4", "endpoints": [{"addresses": ["1.2.3.4"]}]}  # noqa: E731
     seen = t.watching("endpointslices", f"special={t.ns}")
@@ -351,7 +351,7 @@ def slice_objects(t):
     t.until(5, lambda: [e[0] for e in seen].count("DELETED") == 3, "the watch tells")
 
 
-@shows("EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete")
+@covers("EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete")
 def mirrors(t):
     service(t, "mirror", [{"name": "example", "port": 80}])
     make = lambda ip: {"metadata": {"name": "mirror"}, "subsets": [{"addresses": [{"ip": ip}], "ports": [{"name": "example", "port": 80}]}]}  # noqa: E731
@@ -366,7 +366,7 @@ def mirrors(t):
     t.until(10, lambda: not slices(), "its end is")
 
 
-@shows("Endpoints should test the lifecycle of an Endpoint")
+@covers("Endpoints should test the lifecycle of an Endpoint")
 def endpoint_objects(t):
     seen = t.watching("endpoints", "test-endpoint-static=true")
     t.create("endpoints", {"metadata": {"name": "e", "labels": {"test-endpoint-static": "true"}}, "subsets": [
@@ -379,7 +379,7 @@ def endpoint_objects(t):
     t.until(10, lambda: [e[0] for e in seen] == ["ADDED", "MODIFIED", "MODIFIED", "DELETED"], lambda: [e[0] for e in seen])
 
 
-@shows("HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol")
+@covers("HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol")
 def host_ports(t):
     for name, host in (("one", {"hostIP": "127.0.0.1", "hostPort": 54323}), ("two", {"hostIP": "192.0.2.1", "hostPort": 54323}),
                        ("three", {"hostIP": "192.0.2.1", "hostPort": 54323, "protocol": "UDP"})):
@@ -396,7 +396,7 @@ def host_ports(t):
     t.until(10, lambda: any(r == "FailedScheduling" for r, _ in t.events(name)), "the same again has no place")
 
 
-@shows(*(f"Networking Granular Checks: Pods should function for {what} communication: {how}" for what in ("intra-pod", "node-pod") for how in ("http", "udp")))
+@covers(*(f"Networking Granular Checks: Pods should function for {what} communication: {how}" for what in ("intra-pod", "node-pod") for how in ("http", "udp")))
 def pods_to_pods(t):
     names = ("one", "two")
     ips = {n: t.ready(server(t, n, {}, (8080,)))["status"]["podIP"] for n in names}
@@ -424,7 +424,7 @@ def through(t, path, method="GET"):
         connection.close()
 
 
-@shows("Proxy version v1 should proxy through a service and a pod")
+@covers("Proxy version v1 should proxy through a service and a pod")
 def proxies(t):
     service(t, "s", [{"name": "portname1", "port": 80, "targetPort": "p160"}, {"name": "portname2", "port": 81, "targetPort": 162},
                      {"name": "tlsportname1", "port": 443, "targetPort": 443}], {"app": "x"})
@@ -439,7 +439,7 @@ def proxies(t):
     same(status, 404, body)
 
 
-@shows(*(f"Proxy version v1 A set of valid responses are returned for both pod and service {p}" for p in ("Proxy", "ProxyWithPath")))
+@covers(*(f"Proxy version v1 A set of valid responses are returned for both pod and service {p}" for p in ("Proxy", "ProxyWithPath")))
 def proxies_of_methods(t):
     service(t, "s", [{"name": "p", "port": 80, "targetPort": 80}], {"app": "x"})
     t.ready(server(t, "one", {"app": "x"}))
@@ -456,7 +456,7 @@ def proxies_of_methods(t):
                 t.until(10, answered, f"{method} {where}/{path}: {through(t, f'{base}/{where}/{path}', method)}")
 
 
-@shows("ServiceCIDR and IPAddress API should support IPAddress API operations", "ServiceCIDR and IPAddress API should support ServiceCIDR API operations")
+@covers("ServiceCIDR and IPAddress API should support IPAddress API operations", "ServiceCIDR and IPAddress API should support ServiceCIDR API operations")
 def ranges(t):
     found = t.get("servicecidrs", "kubernetes")
     assert found["spec"]["cidrs"], found
@@ -485,5 +485,5 @@ def policies_close_first(t):
         t.phase(name, "Succeeded")
 
 
-shows()(policies_close_first)
+covers()(policies_close_first)
 _ = ApiException

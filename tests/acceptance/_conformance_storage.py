@@ -1,6 +1,6 @@
 """Volumes as objects: claims and what they are bound to, classes, drivers, attachments; provisioned volumes as they are used."""
 
-from _conformance import has, same, shows, state
+from _conformance import has, same, covers, state
 
 SLEEP = "sleep 3600"
 SIZE = {"requests": {"storage": "2Gi"}}
@@ -33,13 +33,13 @@ def claim(t, suffix, labels):
         "accessModes": ["ReadWriteOnce"], "resources": SIZE, "storageClassName": f"{t.ns}-none"}}
 
 
-@shows("PersistentVolumes CSI Conformance should run through the lifecycle of a PV and a PVC")
+@covers("PersistentVolumes CSI Conformance should run through the lifecycle of a PV and a PVC")
 def volumes_and_claims(t):
     lifecycle(t, "persistentvolumes", lambda *a: unbound(t, *a))
     lifecycle(t, "persistentvolumeclaims", lambda *a: claim(t, *a))
 
 
-@shows("PersistentVolumes CSI Conformance should apply changes to a pv/pvc status")
+@covers("PersistentVolumes CSI Conformance should apply changes to a pv/pvc status")
 def volume_statuses(t):
     t.create("persistentvolumes", unbound(t, "s", {}))
     t.create("persistentvolumeclaims", claim(t, "s", {}))
@@ -57,24 +57,24 @@ def volume_statuses(t):
         same(updated["status"][key] if key == "reason" else updated["status"][key][0]["type"], "Updated" if key == "reason" else "StatusUpdated")
 
 
-@shows("StorageClasses CSI Conformance should run through the lifecycle of a StorageClass")
+@covers("StorageClasses CSI Conformance should run through the lifecycle of a StorageClass")
 def storage_classes(t):
     lifecycle(t, "storageclasses", lambda s, labels: {
         "metadata": {"name": f"{t.ns}-{s}", "labels": labels}, "provisioner": "e2e-fake-provisioner", "reclaimPolicy": "Delete"})
 
 
-@shows("CSINodes CSI Conformance should run through the lifecycle of a csinode")
+@covers("CSINodes CSI Conformance should run through the lifecycle of a csinode")
 def csi_nodes(t):
     lifecycle(t, "csinodes", lambda s, labels: {"metadata": {"name": f"{t.ns}-{s}", "labels": labels}, "spec": {"drivers": []}})
 
 
-@shows("CSIInlineVolumes should run through the lifecycle of a CSIDriver")
+@covers("CSIInlineVolumes should run through the lifecycle of a CSIDriver")
 def csi_drivers(t):
     lifecycle(t, "csidrivers", lambda s, labels: {
         "metadata": {"name": f"{t.ns}-{s}", "labels": labels}, "spec": {"volumeLifecycleModes": ["Ephemeral"]}})
 
 
-@shows("CSIInlineVolumes should support CSIVolumeSource in Pod API")
+@covers("CSIInlineVolumes should support CSIVolumeSource in Pod API")
 def csi_volumes(t):
     name = t.pod(t.container(SLEEP, volumeMounts=[{"name": "v", "mountPath": "/v"}]), labels={"csi": "yes"},
                  volumes=[{"name": "v", "csi": {"driver": "none.example", "volumeAttributes": {"a": "b"}}}])
@@ -86,7 +86,7 @@ def csi_volumes(t):
     t.gone("pods", name)
 
 
-@shows("CSIStorageCapacity should support CSIStorageCapacities API operations")
+@covers("CSIStorageCapacity should support CSIStorageCapacities API operations")
 def csi_capacities(t):
     lifecycle(t, "csistoragecapacities", lambda s, labels: {
         "metadata": {"name": s, "labels": labels}, "storageClassName": "c", "capacity": "100Mi", "nodeTopology": {"matchLabels": {"a": "b"}}})
@@ -99,7 +99,7 @@ def attachment(t, suffix, labels):
         "attacher": "e2e-attacher", "nodeName": "none", "source": {"persistentVolumeName": f"{t.ns}-x"}}}
 
 
-@shows("VolumeAttachment Conformance should run through the lifecycle of a VolumeAttachment",
+@covers("VolumeAttachment Conformance should run through the lifecycle of a VolumeAttachment",
        "VolumeAttachment Conformance should apply changes to a volumeattachment status")
 def attachments(t):
     lifecycle(t, "volumeattachments", lambda *a: attachment(t, *a))
@@ -108,7 +108,7 @@ def attachments(t):
     same(t.modify("volumeattachments", name, lambda o: o["status"].update(attached=False), "status")["status"]["attached"], False)
 
 
-@shows("VolumeAttributesClass should run through the lifecycle of a VolumeAttributesClass")
+@covers("VolumeAttributesClass should run through the lifecycle of a VolumeAttributesClass")
 def attributes_classes(t):
     lifecycle(t, "volumeattributesclasses", lambda s, labels: {
         "metadata": {"name": f"{t.ns}-{s}", "labels": labels}, "driverName": "e2e-driver", "parameters": {"k": "v"}})
@@ -153,5 +153,5 @@ def host_paths(t):
 
 
 for own in (provisioned, host_paths):
-    shows()(own)
+    covers()(own)
 _ = has

@@ -3,7 +3,7 @@
 import base64
 import json
 
-from _conformance import has, same, shows
+from _conformance import has, same, covers
 
 SLEEP = "sleep 3600"
 USER = {"securityContext": {"runAsUser": 1001}}
@@ -22,7 +22,7 @@ def modes(text):
     return dict(line.split(" ", 1)[::-1] for line in text.splitlines())
 
 
-@shows(*(f"EmptyDir volumes should support ({user},{mode},{medium})" for user in ("root", "non-root")
+@covers(*(f"EmptyDir volumes should support ({user},{mode},{medium})" for user in ("root", "non-root")
          for mode in ("0644", "0666", "0777") for medium in ("default", "tmpfs")),
        "EmptyDir volumes volume on default medium should have the correct mode", "EmptyDir volumes volume on tmpfs should have the correct mode")
 def empty_dirs(t):
@@ -36,7 +36,7 @@ def empty_dirs(t):
             same("kind tmpfs" in text, medium == "Memory", text)
 
 
-@shows("EmptyDir volumes pod should support shared volumes between containers")
+@covers("EmptyDir volumes pod should support shared volumes between containers")
 def shared_empty_dir(t):
     name = t.pod(t.container(f"echo hello > /v/file; {SLEEP}", name="a", volumeMounts=[mount()]),
                  t.container(SLEEP, name="b", volumeMounts=[mount("/other")]), volumes=[{"name": "v", "emptyDir": {}}])
@@ -57,7 +57,7 @@ def size_limits(t):
     has(pod["status"]["message"], 'exceeded its local ephemeral storage limit "2Mi"')
 
 
-shows()(size_limits)
+covers()(size_limits)
 
 DATA = {"data-1": "value-1", "data-2": "value-2", "data-3": "value-3"}
 LISTING = "cd /v; find -L . -type f ! -path './..*' | sort | while read f; do echo \"$(stat -L -c '%a %u %g' $f) $f $(cat $f)\"; done"
@@ -107,14 +107,14 @@ DATA_TITLES = ("should be consumable from pods in volume", "should be consumable
                "should be consumable from pods in volume with mappings")
 
 
-@shows(*titles("ConfigMap", *DATA_TITLES, "should be consumable from pods in volume as non-root",
+@covers(*titles("ConfigMap", *DATA_TITLES, "should be consumable from pods in volume as non-root",
                "should be consumable from pods in volume with mappings and Item mode set", "should be consumable in multiple volumes in the same pod",
                "should be consumable from pods in volume with mappings as non-root"))
 def config_map_volumes(t):
     data_volumes(t, "configmaps", False)
 
 
-@shows(*titles("Projected configMap", *DATA_TITLES, "should be consumable from pods in volume as non-root",
+@covers(*titles("Projected configMap", *DATA_TITLES, "should be consumable from pods in volume as non-root",
                "should be consumable from pods in volume with mappings and Item mode set", "should be consumable in multiple volumes in the same pod",
                "should be consumable from pods in volume with mappings as non-root"))
 def projected_config_map_volumes(t):
@@ -125,17 +125,17 @@ SECRET_TITLES = (*DATA_TITLES, "should be consumable from pods in volume as non-
                  "should be consumable from pods in volume with mappings and Item Mode set", "should be consumable in multiple volumes in a pod")
 
 
-@shows(*titles("Secrets", *SECRET_TITLES))
+@covers(*titles("Secrets", *SECRET_TITLES))
 def secret_volumes(t):
     data_volumes(t, "secrets", False)
 
 
-@shows(*titles("Projected secret", *SECRET_TITLES))
+@covers(*titles("Projected secret", *SECRET_TITLES))
 def projected_secret_volumes(t):
     data_volumes(t, "secrets", True)
 
 
-@shows("Secrets should be able to mount in a volume regardless of a different secret existing with same name in different namespace")
+@covers("Secrets should be able to mount in a volume regardless of a different secret existing with same name in different namespace")
 def secrets_of_other_spaces(t):
     other = t.space()
     data(t, "secrets")
@@ -143,7 +143,7 @@ def secrets_of_other_spaces(t):
     same(shown(t, source("secrets", False), "cat /v/data-1"), "value-1")
 
 
-@shows("ConfigMap binary data should be reflected in volume")
+@covers("ConfigMap binary data should be reflected in volume")
 def binary(t):
     t.create("configmaps", {"metadata": {"name": "data"}, "data": {"data-1": "value-1"},
                             "binaryData": {"dump.bin": base64.b64encode(bytes([0xde, 0xca, 0xfe, 0xba, 0xd0, 0xfe, 0xff])).decode()}})
@@ -167,27 +167,27 @@ def follows(t, kind, projected):
         t.until(15, lambda p=path, w=wanted: t.exec(name, f"cat {p} 2>/dev/null || true") == w, f"{path} is {wanted!r}")
 
 
-@shows("ConfigMap updates should be reflected in volume", "ConfigMap optional updates should be reflected in volume")
+@covers("ConfigMap updates should be reflected in volume", "ConfigMap optional updates should be reflected in volume")
 def config_map_updates(t):
     follows(t, "configmaps", False)
 
 
-@shows("Projected configMap updates should be reflected in volume", "Projected configMap optional updates should be reflected in volume")
+@covers("Projected configMap updates should be reflected in volume", "Projected configMap optional updates should be reflected in volume")
 def projected_config_map_updates(t):
     follows(t, "configmaps", True)
 
 
-@shows("Secrets optional updates should be reflected in volume")
+@covers("Secrets optional updates should be reflected in volume")
 def secret_updates(t):
     follows(t, "secrets", False)
 
 
-@shows("Projected secret optional updates should be reflected in volume")
+@covers("Projected secret optional updates should be reflected in volume")
 def projected_secret_updates(t):
     follows(t, "secrets", True)
 
 
-@shows("ConfigMap should be immutable if `immutable` field is set", "Secrets should be immutable if `immutable` field is set")
+@covers("ConfigMap should be immutable if `immutable` field is set", "Secrets should be immutable if `immutable` field is set")
 def immutable(t):
     for kind in ("configmaps", "secrets"):
         data(t, kind)
@@ -234,17 +234,17 @@ DOWNWARD_TITLES = ("should provide podname only", "should set DefaultMode on fil
                    "should update labels on modification", "should update annotations on modification")
 
 
-@shows(*titles("Downward API volume", *DOWNWARD_TITLES))
+@covers(*titles("Downward API volume", *DOWNWARD_TITLES))
 def downward_volumes(t):
     downward(t, lambda s, mode=None: {"downwardAPI": s | ({"defaultMode": mode} if mode else {})})
 
 
-@shows(*titles("Projected downwardAPI", *DOWNWARD_TITLES))
+@covers(*titles("Projected downwardAPI", *DOWNWARD_TITLES))
 def projected_downward_volumes(t):
     downward(t, lambda s, mode=None: {"projected": {"sources": [{"downwardAPI": s}], **({"defaultMode": mode} if mode else {})}})
 
 
-@shows("Projected combined should project all components that make up the projection API")
+@covers("Projected combined should project all components that make up the projection API")
 def combined(t):
     data(t, "configmaps", "cm", {"configmap-data": "configmap-value-1"})
     data(t, "secrets", "s", {"secret-data": "secret-value-1"})
@@ -260,7 +260,7 @@ def combined(t):
     same((claims["exp"] - claims["iat"], claims["kubernetes.io"]["pod"]["name"]), (3600, "combined"))
 
 
-@shows("EmptyDir wrapper volumes should not conflict")
+@covers("EmptyDir wrapper volumes should not conflict")
 def wrappers(t):
     data(t, "secrets", "s")
     data(t, "configmaps", "cm")
@@ -269,7 +269,7 @@ def wrappers(t):
     t.ready(name)
 
 
-@shows("EmptyDir wrapper volumes should not cause race condition when used for configmaps")
+@covers("EmptyDir wrapper volumes should not cause race condition when used for configmaps")
 def races(t):
     names = [f"racey-{i}" for i in range(50)]
     for name in names:
@@ -280,7 +280,7 @@ def races(t):
         t.ready(name)
 
 
-@shows(*(f"Subpath Atomic writer volumes should support subpaths with {k} pod" for k in ("configmap", "secret", "downward", "projected")),
+@covers(*(f"Subpath Atomic writer volumes should support subpaths with {k} pod" for k in ("configmap", "secret", "downward", "projected")),
        "Subpath Atomic writer volumes should support subpaths with configmap pod with mountPath of existing file")
 def subpaths(t):
     for kind, name in (("configmaps", "cm"), ("secrets", "s")):

@@ -272,9 +272,10 @@ pub(crate) fn to_error(error: RaftError) -> Error {
         RaftError::Rejected(TxnError::Invalid { message, .. }) => Error::invalid(message),
         e @ RaftError::TooLarge { .. } => Error::invalid(e),
         RaftError::NotLeader { .. } => crate::members::no_leader(),
+        // Whether the write was made is not known when the leader went while it was under way.
+        RaftError::Unreachable(why) => crate::members::no_leader_because(&why),
         e @ (RaftError::NotInitialized
         | RaftError::Closed
-        | RaftError::Unreachable(_)
         | RaftError::Locked
         | RaftError::StorageFull(_)) => Error::unavailable(e),
         RaftError::Gone(e) => Error::new(tripod_model::ErrorKind::Gone, e),

@@ -112,11 +112,17 @@ pub(crate) fn denied() -> Error {
     Error::forbidden("rpc error: code = PermissionDenied desc = Permission denied: unauthorized peer")
 }
 
+/// In swarmkit's words.
+const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are online. Make sure \
+                         more than half of the managers are online.";
+
 pub(crate) fn no_leader() -> Error {
-    Error::unavailable(
-        "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half \
-         of the managers are online.",
-    )
+    Error::unavailable(NO_LEADER)
+}
+
+/// The same with what was seen of it.
+pub(crate) fn no_leader_because(why: &str) -> Error {
+    Error::unavailable(format_args!("{NO_LEADER} ({why})"))
 }
 
 impl Manager {

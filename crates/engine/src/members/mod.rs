@@ -10,7 +10,7 @@ mod tend;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-pub(crate) use answers::{attend, denied, no_leader};
+pub(crate) use answers::{attend, denied, no_leader, no_leader_because};
 use async_trait::async_trait;
 use ipnet::IpNet;
 use tripod_model::Result;

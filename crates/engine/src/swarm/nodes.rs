@@ -1,12 +1,15 @@
 //! Nodes: list, change, remove.
 
 use tripod_model::node::{Node, NodeRole, NodeState, NodeSwarmSpec};
-use tripod_model::{Error, Result, Time};
+use tripod_model::{Error, ErrorKind, Result, Time};
 
 use super::filters::Filters;
 use super::find::only;
-use crate::db::{NODE_IDS, Snapshot};
+use crate::db::{NODE_IDS, Snapshot, to_error};
 use crate::manager::Manager;
+
+/// How often a change is tried anew when the node moved under it.
+const ATTEMPTS: usize = 8;
 
 impl Manager {
     /// A node by Swarm identifier, host name, or beginning of the identifier.
@@ -58,8 +61,32 @@ impl Manager {
     /// [`tripod_model::ErrorKind::OutOfSequence`] when its wishes have changed since `version`;
     /// [`tripod_model::ErrorKind::Invalid`] for the demotion of the last manager.
     pub async fn node_update(&self, id: &str, version: u64, spec: NodeSwarmSpec) -> Result<Node> {
-        let state = self.db().snapshot();
-        let mut node = find_node(&state, id)?;
+        self.again_when_it_moved(|state| {
+            let node = self.changed_node(&state, id, version, spec.clone());
+            async move { self.db().update(&node?).await }
+        })
+        .await
+    }
+
+    /// A node reports its state while somebody changes it: what was asked is judged by the newest state and tried anew. A
+    /// conflict between users shows in the judgement, not in the revision.
+    async fn again_when_it_moved<T, F: Future<Output = Result<T>>>(
+        &self,
+        attempt: impl Fn(Snapshot) -> F,
+    ) -> Result<T> {
+        for _ in 0..ATTEMPTS {
+            match attempt(self.db().snapshot()).await {
+                Err(e) if e.kind == ErrorKind::OutOfSequence => {}
+                other => return other,
+            }
+            // The state that the attempt lost to may not have come here yet.
+            self.db().cluster().read_index().await.map_err(to_error)?;
+        }
+        attempt(self.db().snapshot()).await
+    }
+
+    fn changed_node(&self, state: &Snapshot, id: &str, version: u64, spec: NodeSwarmSpec) -> Result<Node> {
+        let mut node = find_node(state, id)?;
         if version <= node.spec.swarm.changed_after || version > node.metadata.revision() {
             return Err(Error::out_of_sequence("update out of sequence"));
         }
@@ -76,7 +103,7 @@ impl Manager {
         };
         node.metadata.generation += 1;
         node.status.updated_at = Some(Time::now());
-        self.db().update(&node).await
+        Ok(node)
     }
 
     /// Removes a node that is down, or any worker with `force`.
@@ -84,22 +111,30 @@ impl Manager {
     /// # Errors
     /// [`tripod_model::ErrorKind::Invalid`] for managers and, unless `force`, for nodes that are not down.
     pub async fn node_remove(&self, id: &str, force: bool) -> Result<()> {
-        let node = find_node(&self.db().snapshot(), id)?;
-        let id = &node.spec.swarm.node_id;
-        if node.spec.swarm.role == NodeRole::Manager {
-            let text = format!(
-                "rpc error: code = FailedPrecondition desc = node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
-                 before removal"
-            );
-            return Err(Error::invalid(text));
-        }
-        if !force && node.status.state == NodeState::Ready {
-            return Err(Error::invalid(format_args!(
-                "rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed"
-            )));
-        }
-        self.db().delete(&node).await
+        self.again_when_it_moved(|state| {
+            let node = removable_node(&state, id, force);
+            async move { self.db().delete(&node?).await }
+        })
+        .await
     }
+}
+
+fn removable_node(state: &Snapshot, id: &str, force: bool) -> Result<Node> {
+    let node = find_node(state, id)?;
+    let id = &node.spec.swarm.node_id;
+    if node.spec.swarm.role == NodeRole::Manager {
+        let text = format!(
+            "rpc error: code = FailedPrecondition desc = node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
+             before removal"
+        );
+        return Err(Error::invalid(text));
+    }
+    if !force && node.status.state == NodeState::Ready {
+        return Err(Error::invalid(format_args!(
+            "rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed"
+        )));
+    }
+    Ok(node)
 }
 
 /// Refuses a demotion that would leave no manager, or too few that answer. Only those count that vote.
