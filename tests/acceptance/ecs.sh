@@ -56,7 +56,7 @@ tasks() {
   local eni; eni=$(task "$TASK" | jq -r '.attachments[0].details[] | select(.name == "networkInterfaceId").value')
   check "EC2 shows its interface" json '.NetworkInterfaces[0].Status == "in-use"' -- aws ec2 describe-network-interfaces --network-interface-ids "$eni"
   check "it is told to stop" json '.task.desiredStatus == "STOPPED" and .task.stopCode == "UserInitiated"' -- ecs stop-task --cluster c --task "$TASK" --reason because
-  soon 30 "it has stopped" json '.lastStatus == "STOPPED" and .stoppedReason == "because"' -- task "$TASK"
+  soon 60 "it has stopped" json '.lastStatus == "STOPPED" and .stoppedReason == "because"' -- task "$TASK"
   soon 10 "nothing of it runs" lacks "$TASK" -- docker ps --format '{{.Names}}'
   check "an essential container may not end" eval 'define ends "exit 3" >/dev/null && launch ends'
   soon 30 "the task ends with it" json '.stopCode == "EssentialContainerExited" and .containers[0].exitCode == 3' -- task "$TASK"

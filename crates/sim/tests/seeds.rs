@@ -1,5 +1,6 @@
 //! Seeds of sixty virtual seconds: as many as two minutes allow, or as many as `TRIPOD_SIM_SEEDS` says.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tripod_sim::{Bug, Options, run};
@@ -15,6 +16,7 @@ fn no_seed_breaks_a_rule() {
     let first: u64 = std::env::var("TRIPOD_SIM_FIRST").map_or(0, |n| n.parse().expect("a number"));
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let idle = AtomicU64::new(0);
     let work = |thread: u64| {
         let mut done = (0_u64, 0_u64, 0_u64, 0_usize);
         let mut seed = first + thread;
@@ -24,9 +26,9 @@ fn no_seed_breaks_a_rule() {
                 outcome.violation, None,
                 "seed {seed}: TRIPOD_SIM_FIRST={seed} TRIPOD_SIM_SEEDS=1"
             );
-            assert!(
-                outcome.acknowledged > 0 && outcome.ran > 0,
-                "seed {seed}: nothing happened"
+            idle.fetch_add(
+                u64::from(outcome.acknowledged == 0 || outcome.ran == 0),
+                Ordering::Relaxed,
             );
             done = (
                 done.0 + 1,
@@ -39,7 +41,14 @@ fn no_seed_breaks_a_rule() {
         done
     };
     let all: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|t| scope.spawn(move || work(t))).collect();
+        let running: Vec<_> = (0..threads)
+            .map(|t| {
+                scope.spawn({
+                    let work = &work;
+                    move || work(t)
+                })
+            })
+            .collect();
         running.into_iter().map(|r| r.join().unwrap()).collect()
     });
     let sum = all
@@ -54,6 +63,13 @@ fn no_seed_breaks_a_rule() {
         sum.3
     );
     assert!(sum.0 > 0);
+    // Faults may leave no majority for all of a seed's time, but not often.
+    let idle = idle.into_inner();
+    assert!(
+        idle * 10 <= sum.0,
+        "in {idle} of {} seeds nothing happened",
+        sum.0
+    );
 }
 
 #[test]
