@@ -86,7 +86,7 @@ def loss_of_the_leader(check, hosts):
     check("no acknowledged write is lost", not lost and len(writers.acknowledged) > 50, lost[:5])
     check("writes go on within 3 s", gap <= 3, f"{gap:.2f} s")
     check("none is refused but those that were with the leader", sum(writers.errors.values()) <= 16
-          and all("could not be reached" in text for text in writers.errors), writers.errors)
+          and all(NO_LEADER in text for text in writers.errors), writers.errors)
     check.soon(15, "its loss is seen", lambda: rest[0].nodes()[leader.name][2] == "Unreachable", rest[0].nodes)
     leader.start()
     check.soon(15, "it returns and follows", lambda: all(reachable(h, 3) for h in managers), leader.nodes)

@@ -153,8 +153,8 @@ impl Reader {
                         .insert(format!("node {} is not available", task.node_id));
                 }
                 // A container that is removed already has no log to show.
-                Err(e) if e.kind == ErrorKind::NotFound => {}
-                // One that has not run yet will have one: its task changes then.
+                Err(e) if e.kind == ErrorKind::NotFound && task.pod.state.observed.is_final() => {}
+                // One that is only being made will have one: its task changes then.
                 Err(_) => drop(self.known.remove(&container)),
             }
         }
@@ -217,11 +217,13 @@ impl Reader {
             if std::mem::take(&mut first) {
                 self.query.tail = None;
             }
+            // Lines that come meanwhile do not put it off.
+            let again = tokio::time::Instant::now() + AGAIN;
             loop {
                 tokio::select! {
                     () = client.closed() => return,
                     // A node that is back is not told by a change of any task.
-                    () = tokio::time::sleep(AGAIN), if !self.missing.is_empty() => break,
+                    () = tokio::time::sleep_until(again), if !self.missing.is_empty() => break,
                     changed = changes.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
