@@ -275,9 +275,16 @@ pub(crate) fn leaves(p: &Planner<'_, '_>, i: usize, here: &[usize]) -> bool {
     p.pod(i).state.moving && here.iter().any(|&k| k != i && p.wanted(k))
 }
 
-/// Ends what has moved.
-pub(crate) fn finish(p: &mut Planner<'_, '_>, leaving: &[usize], clean: &[usize]) {
-    let arrived = clean.iter().any(|&i| rollout::is_settled(p, i));
+/// Ends what has moved: a task that stays at its place serves, whatever template it is of.
+pub(crate) fn finish(p: &mut Planner<'_, '_>, leaving: &[usize], staying: &[&[usize]]) {
+    if leaving.is_empty() {
+        return;
+    }
+    let arrived = staying
+        .iter()
+        .copied()
+        .flatten()
+        .any(|&i| rollout::is_settled(p, i));
     if arrived {
         for &i in leaving {
             p.shut(i, DesiredState::Shutdown);

@@ -180,3 +180,35 @@ fn an_update_meanwhile_wins() {
     assert_eq!(sim.running().len(), 4);
     assert_eq!(counts(&sim).values().copied().collect::<Vec<_>>(), [2, 2]);
 }
+
+/// An update that takes its slots one by one comes late to the one that has just moved: its old task does not wait
+/// for that.
+#[test]
+fn what_has_moved_ends_before_the_update_comes_to_it() {
+    let mut sim = uneven(1, 2, replicated("blue", 6), |_| {});
+    ask(&mut sim);
+    sim.run(2);
+    let moving = |sim: &Sim| {
+        sim.pods()
+            .iter()
+            .filter(|p| p.is_live() && p.state.moving)
+            .count()
+    };
+    assert_eq!(moving(&sim), 1, "{:#?}", sim.summary());
+    sim.update(|s| {
+        s.task_template.container.image = "green".into();
+        s.update_config = Some(UpdateConfig {
+            parallelism: 1,
+            delay: 60_000_000_000,
+            ..UpdateConfig::default()
+        });
+    });
+    sim.run(30);
+    assert!(
+        sim.running_image("blue") >= 4,
+        "the update is not through: {:#?}",
+        sim.summary()
+    );
+    assert_eq!(moving(&sim), 0, "{:#?}", sim.summary());
+    assert_eq!(sim.running().len(), 6, "{:#?}", sim.summary());
+}

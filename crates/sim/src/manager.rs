@@ -56,8 +56,24 @@ pub(crate) struct Manager {
     wakes: BTreeMap<Time, BTreeSet<String>>,
     /// A write of the controllers that is not applied yet.
     in_flight: Option<usize>,
+    /// What that write was made of, kept until it is known to be accepted.
+    basis: Basis,
     /// Writes of users that wait, by number of entries, with the term in which they were made.
     pub(crate) pending: BTreeMap<usize, (u64, String)>,
+}
+
+/// What a write of the controllers was made of: when it is refused, because a user was faster, it is looked at again.
+#[derive(Debug)]
+enum Basis {
+    Presence(BTreeMap<usize, bool>),
+    Reports(Vec<(usize, PodReport)>),
+    Dirty(BTreeSet<String>),
+}
+
+impl Default for Basis {
+    fn default() -> Self {
+        Self::Dirty(BTreeSet::new())
+    }
 }
 
 /// One applied entry.
@@ -125,6 +141,7 @@ impl Manager {
             reports: Vec::new(),
             wakes: BTreeMap::new(),
             in_flight: None,
+            basis: Basis::default(),
             pending: BTreeMap::new(),
         }
     }
@@ -145,6 +162,7 @@ impl Manager {
         self.reports.clear();
         self.wakes.clear();
         self.in_flight = None;
+        self.basis = Basis::default();
         self.pending.clear();
     }
 
@@ -158,6 +176,13 @@ impl Manager {
             for event in &outcome.events {
                 take_over(&mut self.view, event);
             }
+            if self.in_flight == Some(self.applied) {
+                self.in_flight = None;
+                let basis = std::mem::take(&mut self.basis);
+                if outcome.results[0].is_err() {
+                    self.take_back(basis);
+                }
+            }
             done.push(Applied {
                 index: self.applied,
                 revision: self.state.revision(),
@@ -166,6 +191,19 @@ impl Manager {
             });
         }
         done
+    }
+
+    /// A write was refused: what it was made of waits again, before what came since.
+    fn take_back(&mut self, basis: Basis) {
+        match basis {
+            Basis::Presence(older) => {
+                for (node, present) in older {
+                    self.presence.entry(node).or_insert(present);
+                }
+            }
+            Basis::Reports(older) => drop(self.reports.splice(0..0, older)),
+            Basis::Dirty(names) => names.into_iter().for_each(|name| self.view.mark_dirty(name)),
+        }
     }
 
     /// Looks whether it leads; ends its sessions when it does not any more.
@@ -222,25 +260,26 @@ impl Manager {
 
     /// The next write of the controllers, unless one is on its way.
     pub(crate) fn control(&mut self, wall: Time, seed: u64) -> Option<usize> {
-        if !self.led || self.in_flight.is_some_and(|index| index > self.applied) {
+        if !self.led || self.in_flight.is_some() {
             return None;
         }
-        self.in_flight = None;
         while let Some(entry) = self.wakes.first_entry().filter(|e| *e.key() <= wall) {
             entry.remove().into_iter().for_each(|id| self.view.mark_dirty(id));
         }
-        let txn = self
+        let (txn, basis) = self
             .write_presence(wall)
             .or_else(|| self.write_reports(wall))
             .or_else(|| self.plan(wall, seed))?;
+        self.basis = basis;
         let index = self.group.append(txn);
         self.in_flight = Some(index);
         Some(index)
     }
 
-    fn write_presence(&mut self, wall: Time) -> Option<Txn> {
+    fn write_presence(&mut self, wall: Time) -> Option<(Txn, Basis)> {
         let mut writes = Vec::new();
-        for (node, present) in std::mem::take(&mut self.presence) {
+        let presence = std::mem::take(&mut self.presence);
+        for (&node, &present) in &presence {
             let Some(node) = self.view.node(&node_name(node)) else {
                 continue;
             };
@@ -260,20 +299,21 @@ impl Manager {
                 });
             }
         }
-        txn_of(&writes)
+        Some((txn_of(&writes)?, Basis::Presence(presence)))
     }
 
-    fn write_reports(&mut self, wall: Time) -> Option<Txn> {
+    fn write_reports(&mut self, wall: Time) -> Option<(Txn, Basis)> {
         let mut merged: BTreeMap<String, Pod> = BTreeMap::new();
-        for (node, said) in std::mem::take(&mut self.reports) {
-            let name = node_name(node);
+        let reports = std::mem::take(&mut self.reports);
+        for (node, said) in &reports {
+            let name = node_name(*node);
             let own = self.view.pod(&said.pod).filter(|pod| pod.spec.node_name == name);
             let Some(own) = own.filter(|pod| pod.metadata.uid == said.uid) else {
                 continue;
             };
             let pod = merged.get(&said.pod).unwrap_or(own.as_ref());
-            if let Some(pod) = merge_report(pod, &said, wall) {
-                merged.insert(said.pod, pod);
+            if let Some(pod) = merge_report(pod, said, wall) {
+                merged.insert(said.pod.clone(), pod);
             }
         }
         let writes: Vec<Write> = merged
@@ -283,19 +323,19 @@ impl Manager {
                 object: Object::Pod(Arc::new(pod)),
             })
             .collect();
-        txn_of(&writes)
+        Some((txn_of(&writes)?, Basis::Reports(reports)))
     }
 
-    fn plan(&mut self, wall: Time, seed: u64) -> Option<Txn> {
+    fn plan(&mut self, wall: Time, seed: u64) -> Option<(Txn, Basis)> {
         let dirty = self.view.take_dirty();
         if dirty.is_empty() {
             return None;
         }
         let plan = reconcile(&self.view, &dirty, wall, seed);
         if let Some(at) = plan.wake_at {
-            self.wakes.entry(at).or_default().extend(dirty);
+            self.wakes.entry(at).or_default().extend(dirty.iter().cloned());
         }
-        txn_of(&plan.writes)
+        Some((txn_of(&plan.writes)?, Basis::Dirty(dirty.into_iter().collect())))
     }
 
     /// What is new for a node's session.

@@ -83,7 +83,8 @@ impl Node {
 
     /// Takes an assignment. With `stale`, one that is full does not say what is to go: a fault.
     pub(crate) fn assign(&mut self, full: bool, pods: &[Arc<Pod>], removed: &[String], stale: bool) {
-        for pod in pods {
+        let unsaid = |pod: &Pod| stale && full && pod.state.desired >= DesiredState::Shutdown;
+        for pod in pods.iter().filter(|pod| !unsaid(pod)) {
             let key = pod_key(pod);
             self.reported
                 .entry(pod.metadata.uid.clone())

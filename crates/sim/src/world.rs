@@ -25,8 +25,9 @@ const GROUP_HEARTBEAT: u64 = 250;
 const ELECTION: (u64, u64) = (800, 1500);
 /// A node gives a leader up that is silent for so long.
 const SILENCE: u64 = 6_000;
-/// How often, each half a second, it is looked whether all is quiet at the end.
-const LAST_LOOKS: u64 = 6;
+/// How often, each half a second, it is looked whether all is quiet at the end: a rolling update of a service that has
+/// many replicas, or moving them to other nodes one by one, takes its time.
+const LAST_LOOKS: u64 = 60;
 
 /// A machine: managers first, then nodes.
 pub type Host = usize;
@@ -273,14 +274,25 @@ impl World {
         }
     }
 
-    /// Since when a node has a session with the manager that leads.
+    /// Whether a manager hears a majority and is heard by it, so that what it writes gets through.
+    fn has_majority(&self, own: usize) -> bool {
+        let reached = (0..self.managers.len())
+            .filter(|&m| m == own || self.managers[m].up && !self.is_cut(own, m) && !self.is_cut(m, own));
+        reached.count() * 2 > self.managers.len()
+    }
+
+    /// Since when a node has a session with the manager that leads and can write. In a storm a write takes seconds, and
+    /// how long a session needs says nothing.
     fn in_touch(&self, node: usize) -> Option<u64> {
+        if self.storms > 0 {
+            return None;
+        }
         let line = self.nodes[node]
             .line
             .filter(|line| line.open && !self.dead.contains(&line.id))?;
         let manager = &self.managers[line.manager];
         let newest = self.managers.iter().filter(|m| m.led).map(|m| m.group.term).max();
-        let leads = manager.led && newest == Some(manager.group.term);
+        let leads = manager.led && newest == Some(manager.group.term) && self.has_majority(line.manager);
         let cut = self.is_cut(line.manager, node + self.options.managers)
             || self.is_cut(node + self.options.managers, line.manager);
         (leads && !cut && manager.sessions.get(&node)?.id == line.id).then_some(line.since)

@@ -31,7 +31,7 @@ struct Slot {
     clean: Vec<usize>,
     /// Tasks wanted that are not.
     dirty: Vec<usize>,
-    /// Tasks wanted that end as soon as a clean one serves, whatever the order of updates is.
+    /// Tasks wanted that end as soon as another one serves, whatever the order of updates is.
     leaving: Vec<usize>,
     /// No task is wanted, and the last one, which ended for good, is of another template.
     ended_dirty: bool,
@@ -161,8 +161,12 @@ fn survey(p: &mut Planner<'_, '_>) -> Vec<Slot> {
 
 /// Ends the tasks whose replacement serves; with `stop-first`, also before that.
 fn finish_slot(p: &mut Planner<'_, '_>, slot: &mut Slot, config: &UpdateConfig) {
-    rebalance::finish(p, &slot.leaving, &slot.clean);
-    if slot.clean.len() + slot.dirty.len() < 2 || slot.clean.is_empty() {
+    rebalance::finish(p, &slot.leaving, &[&slot.clean, &slot.dirty]);
+    if slot.clean.is_empty() {
+        keep_one(p, &mut slot.dirty);
+        return;
+    }
+    if slot.clean.len() + slot.dirty.len() < 2 {
         return;
     }
     let kept = slot.clean.iter().copied().find(|&i| settled_at(p, i).is_some());
@@ -180,6 +184,20 @@ fn finish_slot(p: &mut Planner<'_, '_>, slot: &mut Slot, config: &UpdateConfig) 
             }
         }
         None => {}
+    }
+}
+
+/// Of several tasks that wait to be replaced, one that serves is enough.
+fn keep_one(p: &mut Planner<'_, '_>, dirty: &mut Vec<usize>) {
+    if dirty.len() < 2 {
+        return;
+    }
+    if let Some(kept) = dirty.iter().copied().find(|&i| is_settled(p, i)) {
+        for i in std::mem::replace(dirty, vec![kept]) {
+            if i != kept {
+                p.shut(i, DesiredState::Shutdown);
+            }
+        }
     }
 }
 
