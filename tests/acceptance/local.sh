@@ -9,6 +9,7 @@ inside() { timeout 60 docker -H "unix://$TRIPOD_HOME/tripod/tripod/nodes/tripod/
 
 settings() {
   step "Settings"
+  check "amounts are checked" fails 'memory .*unknown unit' -- tripod config set memory 2x
   check "a setting is kept" tripod config set nodes 2
   check "and told" says '^2$' -- tripod config get nodes
   check "a setting that is none" fails 'no setting "colour".*nodes' -- tripod config set colour red
@@ -16,6 +17,31 @@ settings() {
   check "add-ons are built in" says 'dashboard +enabled' -- tripod addons list
   check "and cannot be disabled" fails 'built in' -- tripod addons disable dashboard
   check "an add-on that is none" fails 'no add-on' -- tripod addons enable nonsense
+}
+
+limits() {
+  step "Nodes with a part of the machine"
+  local group
+  check "more processors than there are" fails 'cpu count 999 .*available cpus' -- tripod start --name part --cpus 999
+  check "more memory than there is" fails 'memory allocation .* more than your system' -- tripod start --name part --memory 999t
+  check "neither leaves anything" json '. == []' -- tripod profile list --output json
+  check "a cluster with a part" says 'is ready' -- tripod start --name part --cpus 1 --memory 512m || return
+  part() { timeout 60 docker -H "unix://$TRIPOD_HOME/tripod/part/nodes/part/docker.sock" "$@"; }
+  check "docker says so" prints "1000000000 $((512 << 20))" -- part node inspect part -f '{{.Description.Resources.NanoCPUs}} {{.Description.Resources.MemoryBytes}}'
+  check "and of the engine" prints "1 $((512 << 20))" -- part info -f '{{.NCPU}} {{.MemTotal}}'
+  check "kubectl too" prints "1 524288Ki" -- kubectl get node part -o 'jsonpath={.status.capacity.cpu} {.status.capacity.memory}'
+  tripod image load "$TRIPOD_IMAGES/busybox.tar" --name part >/dev/null
+  check "a container does not get more processors" fails 'there are only 1 CPUs' -- part run --rm --cpus 2 busybox true
+  check "nor all containers more memory" exits 137 -- part run --rm busybox tail -c 700m /dev/zero
+  kubectl run big --image=busybox --image-pull-policy=Never --restart=Never --overrides='{"spec":{"containers":[{"name":"big","image":"busybox","imagePullPolicy":"Never","command":["true"],"resources":{"requests":{"cpu":"1500m"}}}]}}' >/dev/null
+  soon 15 "a pod that asks for more waits, and is told why" says 'Insufficient cpu' -- kubectl describe pod big
+  kubectl delete pod big --now >/dev/null
+  kubectl run wide --image=busybox --restart=Never --overrides='{"spec":{"containers":[{"name":"wide","image":"busybox","imagePullPolicy":"Never","command":["true"],"resources":{"limits":{"cpu":"4"},"requests":{"cpu":"100m"}}}]}}' >/dev/null
+  soon 30 "one that may use more than there is runs" says 'Succeeded' -- kubectl get pod wide -o 'jsonpath={.status.phase}'
+  check "changing them later is refused" fails 'cannot be changed' -- tripod start --name part --cpus 2
+  check "it is deleted" tripod delete --name part
+  group=$(find /sys/fs/cgroup -type d -name 'tripod-*')
+  check "nothing is left of its cgroup" same '' "$group"
 }
 
 nodes() {
@@ -64,6 +90,7 @@ again() {
 all_answer() { local i; for i in {1..20}; do curl -sfm 2 "http://$ADDRESS:$((18000 + i))/" -o /dev/null || return 1; done; }
 
 settings
+limits
 nodes
 files
 again

@@ -1,6 +1,10 @@
 //! Facts about this machine, read from `/proc` and `/etc`.
 
 use std::fs;
+use std::sync::OnceLock;
+
+/// What of the machine is this node's, where that is not all: processors and bytes of memory.
+static SHARE: OnceLock<(Option<u32>, Option<u64>)> = OnceLock::new();
 
 /// What this machine is and has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +28,37 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// Says once, before anything is read, that this node has only so many processors and bytes of memory of the machine.
+    ///
+    /// # Errors
+    /// More than the machine has, as a sentence.
+    pub fn set_share(cpus: Option<u32>, memory: Option<u64>) -> Result<(), String> {
+        Self::check_share(cpus, memory)?;
+        let _ = SHARE.set((cpus, memory));
+        Ok(())
+    }
+
+    /// Whether the machine has that much.
+    ///
+    /// # Errors
+    /// It has less, as a sentence.
+    pub fn check_share(cpus: Option<u32>, memory: Option<u64>) -> Result<(), String> {
+        let (all_cpus, all_memory) = (machine_cpus(), memory_total());
+        if let Some(n) = cpus.filter(|n| *n == 0 || *n > all_cpus) {
+            return Err(format!(
+                "Requested cpu count {n} is not between 1 and the available cpus of {all_cpus}"
+            ));
+        }
+        if let Some(n) = memory.filter(|n| *n > all_memory) {
+            return Err(format!(
+                "Requested memory allocation {}MB is more than your system limit {}MB",
+                n >> 20,
+                all_memory >> 20
+            ));
+        }
+        Ok(())
+    }
+
     /// Reads them.
     pub fn read() -> Self {
         let line = |path: &str| {
@@ -46,15 +81,28 @@ impl HostFacts {
             os_version: os("VERSION_ID"),
             machine: std::env::consts::ARCH.into(),
             architecture: architecture().into(),
-            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-            memory: memory_total(),
+            cpus: share().0.unwrap_or_else(machine_cpus),
+            memory: share().1.unwrap_or_else(memory_total),
         }
+    }
+
+    /// Processors of this node.
+    pub fn read_cpus() -> u32 {
+        share().0.unwrap_or_else(machine_cpus)
     }
 
     /// Bytes of memory.
     pub(crate) fn read_memory() -> u64 {
-        memory_total()
+        share().1.unwrap_or_else(memory_total)
     }
+}
+
+fn share() -> (Option<u32>, Option<u64>) {
+    SHARE.get().copied().unwrap_or_default()
+}
+
+fn machine_cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
 }
 
 /// The machine's architecture in OCI's words.

@@ -19,6 +19,15 @@ use std::process::ExitCode;
 /// Where OCI runtimes that are named without a path are looked for.
 pub const RUNTIME_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Removes a cgroup of a node that does not run ([`Options::node_group`]), with what is below it. Blocks.
+///
+/// # Errors
+/// Something still runs there and does not end.
+pub fn remove_node_group(path: &str) -> tripod_model::Result<()> {
+    let mounts = cgroup::Mounts::detect()?.into();
+    Ok(cgroup::Cgroup::new(&mounts, path, "")?.remove()?)
+}
+
 pub use oci::{BUILTIN, OciRuntime, Options};
 
 /// Becomes the keeper when the first argument says so (`keeper DIR`), or the first process of a pod's shared namespace

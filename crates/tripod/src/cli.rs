@@ -183,6 +183,12 @@ pub(crate) struct DaemonArgs {
     /// Taint that the node has from the start; may be repeated.
     #[arg(long = "node-taint", value_name = "KEY=VALUE:EFFECT")]
     pub node_taints: Vec<String>,
+    /// Processors that this node has of the machine's: what it offers, and what its containers may use in all.
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Memory that this node has of the machine's, in all (`2g`, `512m`, `4096` MiB).
+    #[arg(long, value_name = "SIZE", value_parser = crate::sizes::memory)]
+    pub memory: Option<u64>,
     /// Unix socket of the dashboard. Whoever may open it administers the cluster.
     #[arg(long, value_name = "PATH")]
     pub dashboard_socket: Option<PathBuf>,
@@ -281,6 +287,12 @@ pub(crate) struct StartArgs {
     /// Number of managers among them [default: 1, or as `config` has it].
     #[arg(long)]
     pub managers: Option<usize>,
+    /// Processors of each node: a number, `max` or `no-limit` (all of this machine) [default: all, or as `config` has it].
+    #[arg(long, value_parser = crate::sizes::cpus)]
+    pub cpus: Option<crate::sizes::Amount<u32>>,
+    /// Memory of each node (`2g`, `2048` MiB), `max` or `no-limit` [default: all, or as `config` has it].
+    #[arg(long, value_parser = crate::sizes::memory_amount)]
+    pub memory: Option<crate::sizes::Amount<u64>>,
     /// A description of the cluster in kind's form (`kind.x-k8s.io/v1alpha4`).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "managers"])]
     pub config: Option<PathBuf>,

@@ -4,6 +4,7 @@ mod cli;
 mod daemon;
 mod doctor;
 mod local;
+mod sizes;
 
 use std::process::ExitCode;
 

@@ -89,7 +89,12 @@ impl Agent {
                 }
             }
         }
-        let mut node = machine();
+        // A node that is a part of a machine tells of its part.
+        let mut node = self
+            .runtime()
+            .node_usage()
+            .await
+            .map_or_else(machine, |s| usage(&s));
         let (nano_cores, window) = self.inner.readings.rate("", node.cpu_nanos, 0.0);
         (node.nano_cores, node.window_seconds) = (nano_cores, window);
         self.inner.readings.forget_others(&seen);

@@ -288,6 +288,10 @@ pub trait Runtime: Send + Sync {
     fn log_path(&self, id: &str) -> Option<PathBuf>;
     /// A reading of the cgroup.
     async fn stats(&self, id: &str) -> Result<Stats>;
+    /// Use of all containers of this node together, where the node has limits of its own.
+    async fn node_usage(&self) -> Option<Stats> {
+        None
+    }
     /// Process numbers (on the host) in the container.
     async fn pids(&self, id: &str) -> Result<Vec<i32>>;
     /// Names and versions for `docker info`: default runtime name, all runtimes, cgroup driver and version,

@@ -144,8 +144,8 @@ fn cpu(r: &Resources) -> Result<()> {
         return Err(invalid(text, "NanoCpus"));
     }
     if r.nano_cpus != 0 {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        if r.nano_cpus < 0 || r.nano_cpus > cpus as i64 * 1_000_000_000 {
+        let cpus = tripod_agent::host::HostFacts::read_cpus();
+        if r.nano_cpus < 0 || r.nano_cpus > i64::from(cpus) * 1_000_000_000 {
             let text =
                 format!("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available");
             return Err(invalid(text, "NanoCpus"));

@@ -86,6 +86,20 @@ impl Limits {
         })
     }
 
+    /// The same, with no more of the processors than `outer` leaves: version 1 refuses a group more than its parent has.
+    pub(crate) fn within(mut self, outer: &Self) -> Self {
+        const PERIOD: i64 = 100_000;
+        let Some(most) = outer.cpu_quota.filter(|q| *q > 0) else {
+            return self;
+        };
+        let outer_period = outer.cpu_period.unwrap_or(PERIOD);
+        if let Some(quota) = self.cpu_quota {
+            let room = most.saturating_mul(self.cpu_period.unwrap_or(PERIOD)) / outer_period;
+            self.cpu_quota = Some(quota.min(room));
+        }
+        self
+    }
+
     /// Writes them; what this kernel cannot do is told in sentences.
     pub(crate) fn apply(&self, cgroup: &Cgroup) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
@@ -308,6 +322,27 @@ mod tests {
         assert_eq!(l.pids, Some(-1));
         let none = Limits::of(&Resources::default()).unwrap();
         assert_eq!((none.memory, none.memory_swap, none.pids), (None, None, None));
+    }
+
+    #[test]
+    fn a_node_leaves_its_containers_no_more_processors_than_it_has() {
+        let cpus = |n: i64| {
+            let r = Resources {
+                nano_cpus: n * 1_000_000_000,
+                ..Resources::default()
+            };
+            Limits::of(&r).unwrap()
+        };
+        let quota = |asked: Limits, has: &Limits| asked.within(has).cpu_quota;
+        assert_eq!(quota(cpus(4), &cpus(2)), Some(200_000));
+        assert_eq!(quota(cpus(1), &cpus(2)), Some(100_000));
+        assert_eq!(quota(cpus(0), &cpus(2)), None);
+        assert_eq!(quota(cpus(4), &Limits::default()), Some(400_000));
+        let unlimited = Limits {
+            cpu_quota: Some(-1),
+            ..Limits::default()
+        };
+        assert_eq!(quota(unlimited, &cpus(2)), Some(-1));
     }
 
     #[test]

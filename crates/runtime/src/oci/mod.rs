@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
-use tripod_agent::ports::{Adopted, RuntimeEvent};
+use tripod_agent::ports::{Adopted, RuntimeEvent, Stats};
+use tripod_model::container::Resources;
 use tripod_model::{Error, Result};
 
 pub(crate) use processes::{FIRST, be_first};
 
-use crate::cgroup::{Cgroup, Mounts};
+use crate::cgroup::{Cgroup, Limits, Mounts};
 use crate::client::Client;
 use crate::filter::Filters;
 use crate::keeper::wire::{LogTarget, Request};
@@ -39,6 +40,10 @@ pub struct Options {
     pub containers: PathBuf,
     /// Parent of the containers' cgroups where their spec names none.
     pub cgroup_parent: String,
+    /// Cgroup of this node, below which all cgroups of containers are; empty is none of its own.
+    pub node_group: String,
+    /// What the containers of this node may use in all.
+    pub node_limits: Resources,
     /// Other OCI runtimes by name, with the path of their program (or a name to be looked up in `PATH`).
     pub runtimes: Vec<(String, PathBuf)>,
     /// Runtime of containers that ask for none; [`BUILTIN`] or one of the above.
@@ -55,6 +60,8 @@ impl Options {
             keeper: root.join("keeper"),
             containers: root.join("containers"),
             cgroup_parent: "/tripod".into(),
+            node_group: String::new(),
+            node_limits: Resources::default(),
             runtimes: Vec::new(),
             default_runtime: BUILTIN.into(),
             program: "/proc/self/exe".into(),
@@ -96,6 +103,8 @@ pub struct OciRuntime {
 struct Shared {
     options: Options,
     mounts: Arc<Mounts>,
+    /// Of all containers in all.
+    node_limits: Limits,
     host: spec::Host,
     filters: Arc<Filters>,
     client: Arc<Client>,
@@ -160,7 +169,24 @@ impl Shared {
         } else {
             parent
         };
-        Cgroup::new(&self.mounts, parent, id)
+        self.group(parent, id)
+    }
+
+    /// The cgroup `PARENT/ID` of this node.
+    fn group(&self, parent: &str, id: &str) -> Result<Cgroup> {
+        Cgroup::new(&self.mounts, &format!("{}/{parent}", self.options.node_group), id)
+    }
+
+    /// A reading whose limit is no higher than the node's.
+    fn bounded(&self, mut stats: Stats) -> Stats {
+        let most = self.node_limits.memory.and_then(|m| u64::try_from(m).ok());
+        stats.memory_limit = most.map_or(stats.memory_limit, |m| stats.memory_limit.min(m));
+        stats
+    }
+
+    /// The limits that a user asked for, as far as the node's own leave room.
+    fn limits(&self, resources: &Resources) -> Result<Limits> {
+        Ok(Limits::of(resources)?.within(&self.node_limits))
     }
 }
 
@@ -181,12 +207,19 @@ impl OciRuntime {
         }
         let mounts = Arc::new(Mounts::detect()?);
         let host = machine(&mounts);
+        let node_limits = Limits::of(&options.node_limits)?;
+        if !options.node_group.is_empty() {
+            for warning in Cgroup::new(&mounts, &options.node_group, "")?.create(&node_limits)? {
+                tracing::warn!("{}: {warning}", options.node_group);
+            }
+        }
         let (client, notices) = Client::connect(&options.keeper, &options.program).await?;
         let (events, receiver) = mpsc::unbounded_channel();
         let filters = Filters::new(options.keeper.join("filters"));
         let shared = Arc::new(Shared {
             options,
             mounts,
+            node_limits,
             host,
             filters: Arc::new(filters),
             client,
@@ -230,6 +263,18 @@ impl OciRuntime {
             .call(Request::DropFds { name: name.into() }, Vec::new())
             .await
             .map(drop)
+    }
+
+    /// Takes the node's own cgroup away, once no container runs.
+    pub async fn remove_node_group(&self) {
+        let shared = self.shared.clone();
+        if shared.options.node_group.is_empty() {
+            return;
+        }
+        let removed = blocking(move || crate::remove_node_group(&shared.options.node_group));
+        if let Err(e) = removed.await {
+            tracing::warn!("the node's cgroup stays: {e}");
+        }
     }
 
     /// The daemon ends in good order: a keeper without running containers ends with it.

@@ -202,7 +202,7 @@ impl Runtime for OciRuntime {
     }
 
     async fn update(&self, id: &str, resources: &Resources) -> Result<()> {
-        let limits = Limits::of(resources)?;
+        let limits = self.shared.limits(resources)?;
         self.shared
             .with(id, move |e| limits.apply(&e.cgroup).map(drop))
             .await
@@ -230,13 +230,13 @@ impl Runtime for OciRuntime {
     }
 
     async fn group(&self, path: &str, resources: &Resources) -> Result<()> {
-        let limits = Limits::of(resources)?;
-        let cgroup = Cgroup::new(&self.shared.mounts, path, "")?;
+        let limits = self.shared.limits(resources)?;
+        let cgroup = self.shared.group(path, "")?;
         blocking(move || cgroup.create(&limits).map(drop)).await
     }
 
     async fn remove_group(&self, path: &str) -> Result<()> {
-        let cgroup = Cgroup::new(&self.shared.mounts, path, "")?;
+        let cgroup = self.shared.group(path, "")?;
         blocking(move || Ok(cgroup.remove()?)).await
     }
 
@@ -401,6 +401,19 @@ impl Runtime for OciRuntime {
         self.shared
             .with(id, |e| crate::cgroup::stats::read(&e.cgroup))
             .await
+            .map(|s| self.shared.bounded(s))
+    }
+
+    async fn node_usage(&self) -> Option<Stats> {
+        let shared = self.shared.clone();
+        if shared.node_limits == Limits::default() {
+            return None;
+        }
+        let read = blocking(move || {
+            let cgroup = Cgroup::new(&shared.mounts, &shared.options.node_group, "")?;
+            crate::cgroup::stats::read(&cgroup).map(|s| shared.bounded(s))
+        });
+        read.await.ok()
     }
 
     async fn pids(&self, id: &str) -> Result<Vec<i32>> {

@@ -113,7 +113,7 @@ fn prepare(shared: &Shared, request: &StartRequest) -> Result<Prepared> {
     files::working_dir(&request.rootfs, &spec.working_dir)?;
     let builtin = oci_runtime.is_none();
     let mut rendered = spec::render(request, &shared.host, &settled, builtin)?;
-    let mut limits = Limits::of(&spec.resources)?;
+    let mut limits = shared.limits(&spec.resources)?;
     if builtin && !spec.security.privileged {
         limits.devices = Some(settled.devices.rules.clone());
     }

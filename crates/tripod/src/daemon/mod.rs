@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tripod_agent::host::HostFacts;
 use tripod_agent::{Agent, Ports};
 use tripod_engine::Engine;
+use tripod_model::container::Resources;
 use tripod_model::image::Platform;
 use tripod_model::node::NodeDescription;
 use tripod_model::{Error, Result};
@@ -62,6 +63,7 @@ fn init_logging(level: &str) {
 async fn serve(args: DaemonArgs) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    HostFacts::set_share(args.cpus, args.memory).map_err(Error::invalid)?;
     let root = data_root(&args.data_root)?;
     let _lock = lock(&root)?;
     let run_dir = args.run_dir.clone().unwrap_or_else(|| default_run_dir(&root));
@@ -96,6 +98,9 @@ async fn serve(args: DaemonArgs) -> Result<()> {
         node.agent.stop_all().await;
     }
     node.engine.shutdown().await;
+    if args.stop_containers {
+        node.runtime.remove_node_group().await;
+    }
     node.runtime.close().await
 }
 
@@ -183,6 +188,17 @@ fn runtime_options(args: &DaemonArgs, root: &Path, run_dir: &Path) -> tripod_run
         containers: root.join("node/containers"),
         ..tripod_runtime::Options::below(root)
     };
+    if args.cpus.is_some() || args.memory.is_some() || args.outer_netns.is_some() {
+        let memory = args.memory.and_then(|m| i64::try_from(m).ok()).unwrap_or(0);
+        options.node_group = node_group(run_dir);
+        options.node_limits = Resources {
+            nano_cpus: args.cpus.map_or(0, |n| i64::from(n) * 1_000_000_000),
+            memory,
+            // What does not fit is not swapped out: it would use more of the machine.
+            memory_swap: memory,
+            ..Resources::default()
+        };
+    }
     for name in ["runc", "crun"].into_iter().filter(|n| is_installed(n)) {
         options.runtimes.push((name.to_owned(), PathBuf::from(name)));
     }
@@ -196,6 +212,12 @@ fn runtime_options(args: &DaemonArgs, root: &Path, run_dir: &Path) -> tripod_run
         options.default_runtime = name;
     }
     options
+}
+
+/// The cgroup of a node that has a part of the machine; nodes on one machine do not share it.
+pub(crate) fn node_group(run_dir: &Path) -> String {
+    let digest = hex::encode(Sha256::digest(run_dir.as_os_str().as_encoded_bytes()));
+    format!("/tripod-{}", &digest[..12])
 }
 
 /// Whether a program is where the keeper looks for OCI runtimes.
@@ -256,7 +278,7 @@ fn data_root(wanted: &Path) -> Result<PathBuf> {
 }
 
 /// Running state of daemons with different data roots does not meet.
-fn default_run_dir(root: &Path) -> PathBuf {
+pub(crate) fn default_run_dir(root: &Path) -> PathBuf {
     let digest = hex::encode(Sha256::digest(root.as_os_str().as_encoded_bytes()));
     Path::new("/run/tripod").join(&digest[..12])
 }

@@ -31,6 +31,10 @@ pub(crate) struct Wish {
     pub kubernetes_version: Option<String>,
     /// See [`Record`].
     pub feature_gates: std::collections::BTreeMap<String, bool>,
+    /// See [`Record`].
+    pub cpus: Option<u32>,
+    /// See [`Record`].
+    pub memory: Option<u64>,
     /// Port of 127.0.0.1 for the Kubernetes API: `Some(0)` takes a free one.
     pub api_port: Option<u16>,
 }
@@ -101,6 +105,7 @@ impl Cluster {
                 "there is a cluster named \"{name}\" already"
             )));
         }
+        tripod_agent::host::HostFacts::check_share(wish.cpus, wish.memory).map_err(Error::invalid)?;
         let digest = Sha256::digest(paths.dir.as_os_str().as_encoded_bytes());
         let bridge = format!("tp{}", &hex::encode(digest)[..8]);
         let subnet = LocalNet::free_subnet(candidates())?;
@@ -121,6 +126,8 @@ impl Cluster {
             nodes,
             kubernetes_version: wish.kubernetes_version,
             feature_gates: wish.feature_gates,
+            cpus: wish.cpus,
+            memory: wish.memory,
             api_port,
             paused: false,
         };

@@ -16,6 +16,7 @@ use crate::cli::{
     AddonsWhat, ClusterArgs, ConfigWhat, CreateArgs, EnvArgs, GetArgs, GetWhat, ImageWhat, NodeWhat, Output,
     ServiceArgs, SshArgs, StartArgs, StatusArgs,
 };
+use crate::sizes::{self, Amount};
 
 /// Starts a cluster, or says that it runs.
 pub(crate) fn start(args: &StartArgs) -> Result<()> {
@@ -23,7 +24,18 @@ pub(crate) fn start(args: &StartArgs) -> Result<()> {
     let text = args.output == Output::Text;
     let name = &args.cluster.name;
     let cluster = match ClusterPaths::of(Tool::Tripod, name)?.exists() {
-        true => Cluster::open(Tool::Tripod, name)?,
+        true => {
+            let cluster = Cluster::open(Tool::Tripod, name)?;
+            let (cpus, memory) = (args.cpus.map(Amount::limit), args.memory.map(Amount::limit));
+            if cpus.is_some_and(|c| c != cluster.record.cpus)
+                || memory.is_some_and(|m| m != cluster.record.memory)
+            {
+                return Err(Error::conflict(
+                    "the processors and memory of a cluster that exists cannot be changed: delete it first",
+                ));
+            }
+            cluster
+        }
         false => Cluster::create(Tool::Tripod, name, wish(args)?)?,
     };
     let already = cluster.is_running();
@@ -75,6 +87,8 @@ fn wish(args: &StartArgs) -> Result<Wish> {
         }
         let mut wish = parsed.wish;
         wish.kubernetes_version = args.kubernetes_version.clone().or(wish.kubernetes_version);
+        wish.cpus = args.cpus.and_then(Amount::limit);
+        wish.memory = args.memory.and_then(Amount::limit);
         return Ok(wish);
     }
     let kept = config::read()?;
@@ -94,6 +108,14 @@ fn wish(args: &StartArgs) -> Result<Wish> {
     Ok(Wish {
         nodes: roles.map(NodeWish::plain).collect(),
         kubernetes_version: version.or_else(|| kept.get("kubernetes-version").cloned()),
+        cpus: args
+            .cpus
+            .or_else(|| kept.get("cpus").and_then(|v| sizes::cpus(v).ok()))
+            .and_then(Amount::limit),
+        memory: args
+            .memory
+            .or_else(|| kept.get("memory").and_then(|v| sizes::memory_amount(v).ok()))
+            .and_then(Amount::limit),
         ..Wish::default()
     })
 }

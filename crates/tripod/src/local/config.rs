@@ -6,8 +6,23 @@ use std::path::PathBuf;
 
 use tripod_model::{Error, Result};
 
-/// The settings, and whether they are numbers.
-const KEYS: &[(&str, bool)] = &[("nodes", true), ("managers", true), ("kubernetes-version", false)];
+use crate::sizes;
+
+/// The settings, and what is said of a value that is none.
+const KEYS: &[(&str, fn(&str) -> std::result::Result<(), String>)] = &[
+    ("nodes", number),
+    ("managers", number),
+    ("cpus", |v| sizes::cpus(v).map(drop)),
+    ("memory", |v| sizes::memory_amount(v).map(drop)),
+    ("kubernetes-version", |_| Ok(())),
+];
+
+fn number(value: &str) -> std::result::Result<(), String> {
+    match value.parse::<usize>() {
+        Ok(n) if n > 0 => Ok(()),
+        _ => Err(format!("takes a number above 0, not \"{value}\"")),
+    }
+}
 
 fn path() -> PathBuf {
     super::paths::base().join("config.json")
@@ -34,9 +49,9 @@ fn write(values: &BTreeMap<String, String>) -> Result<()> {
     Ok(fs::rename(new, path)?)
 }
 
-fn known(key: &str) -> Result<bool> {
+fn known(key: &str) -> Result<fn(&str) -> std::result::Result<(), String>> {
     let found = KEYS.iter().find(|(k, _)| *k == key);
-    found.map(|(_, number)| *number).ok_or_else(|| {
+    found.map(|(_, check)| *check).ok_or_else(|| {
         let names: Vec<&str> = KEYS.iter().map(|(k, _)| *k).collect();
         Error::invalid(format_args!(
             "there is no setting \"{key}\"; there are {}",
@@ -48,9 +63,7 @@ fn known(key: &str) -> Result<bool> {
 
 /// Sets a value.
 pub(super) fn set(key: &str, value: &str) -> Result<()> {
-    if known(key)? && !value.parse::<usize>().is_ok_and(|n| n > 0) {
-        return Err(Error::invalid(format_args!("{key} takes a number above 0, not \"{value}\"")).at(key));
-    }
+    known(key)?(value).map_err(|why| Error::invalid(format_args!("{key} {why}")).at(key))?;
     let mut values = read()?;
     values.insert(key.to_owned(), value.to_owned());
     write(&values)

@@ -137,7 +137,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed> {
             nodes,
             feature_gates: config.feature_gates,
             api_port: config.networking.api_server_port,
-            kubernetes_version: None,
+            ..Wish::default()
         },
         warnings,
     })

@@ -99,6 +99,12 @@ fn daemon_arguments(paths: &NodePaths, record: &Record, node: &NodeRecord) -> Ve
         "--stop-containers".into(),
     ];
     let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    if let Some(cpus) = record.cpus {
+        option("--cpus", cpus.to_string());
+    }
+    if let Some(memory) = record.memory {
+        option("--memory", format!("{memory}b"));
+    }
     if let Some(version) = &record.kubernetes_version {
         option("--kubernetes-version", version.clone());
     }
@@ -215,5 +221,9 @@ pub(super) fn kill(paths: &NodePaths) -> Result<()> {
         poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).map_err(internal)?;
     }
     let _ = fs::remove_file(&paths.pid);
+    if let Ok(data) = paths.data.canonicalize() {
+        let group = crate::daemon::node_group(&crate::daemon::default_run_dir(&data));
+        tripod_runtime::remove_node_group(&group)?;
+    }
     LocalNet::remove_node(&paths.netns)
 }

@@ -129,6 +129,12 @@ pub(crate) struct Record {
     /// Feature gates that were set.
     #[serde(default)]
     pub feature_gates: BTreeMap<String, bool>,
+    /// Processors of each node; all of the machine's when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// Bytes of memory of each node; all of the machine's when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Port of 127.0.0.1 on which the Kubernetes API answers, where clients are to use that.
     #[serde(default)]
     pub api_port: Option<u16>,
