@@ -62,6 +62,15 @@ impl Listener {
         Ok(Self { socket, tls })
     }
 
+    /// A socket that was bound elsewhere and does not block. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn of(socket: std::net::TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Self> {
+        let socket = Socket::Tcp(TcpListener::from_std(socket)?);
+        Ok(Self { socket, tls })
+    }
+
     /// The address bound, for TCP (port 0 was replaced by the real one).
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
         match &self.socket {

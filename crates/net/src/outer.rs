@@ -53,6 +53,16 @@ impl Outer {
         })
     }
 
+    /// A listener at an address of the machine.
+    ///
+    /// # Errors
+    /// The port is in use on the machine, or the address is not the machine's.
+    pub fn listen(&self, at: SocketAddr) -> io::Result<std::net::TcpListener> {
+        let listener = ns::within(&self.namespace, || std::net::TcpListener::bind(at))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
     /// Leads a port of the machine to one of the node; `None` for addresses that the machine does not have and
     /// protocols that are not led on. To be called within a tokio runtime.
     ///

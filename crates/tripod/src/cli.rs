@@ -66,6 +66,18 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ImageWhat,
     },
+    /// A registry on this machine whose images every node of the cluster has at once.
+    Registry {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Port of this machine [default: the one it has, or 5000].
+        #[arg(long)]
+        port: Option<u16>,
+        /// Close it; the images stay.
+        #[arg(long, conflicts_with = "port")]
+        off: bool,
+    },
     /// List, add and delete nodes of a local cluster.
     Node {
         /// What to do with nodes.
@@ -189,6 +201,12 @@ pub(crate) struct DaemonArgs {
     /// Memory that this node has of the machine's, in all (`2g`, `512m`, `4096` MiB).
     #[arg(long, value_name = "SIZE", value_parser = crate::sizes::memory)]
     pub memory: Option<u64>,
+    /// Where a registry of this node's images is served, in the clear: `IP:PORT`. Whoever reaches it may push.
+    #[arg(long, value_name = "IP:PORT")]
+    pub registry_listen: Option<std::net::SocketAddr>,
+    /// Unix socket by which the registry is opened while the daemon runs.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub registry_socket: Option<PathBuf>,
     /// Unix socket of the dashboard. Whoever may open it administers the cluster.
     #[arg(long, value_name = "PATH")]
     pub dashboard_socket: Option<PathBuf>,
@@ -475,6 +493,9 @@ pub(crate) enum ConfigWhat {
 pub(crate) enum AddonsWhat {
     /// List the add-ons.
     List {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
         /// Form of what is printed.
         #[arg(long, short, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -483,11 +504,17 @@ pub(crate) enum AddonsWhat {
     Enable {
         /// Its name.
         addon: String,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
     },
     /// Disable an add-on.
     Disable {
         /// Its name.
         addon: String,
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: ClusterArgs,
     },
 }
 

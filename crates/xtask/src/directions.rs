@@ -140,6 +140,12 @@ const RULES: &[Rule] = &[
         why: "the dashboard is one more door beside the dialects",
     },
     Rule {
+        name: "registry",
+        siblings: Siblings::Only(&["model", "edge", "agent"]),
+        foreign: SYSCALLS,
+        why: "the registry is a door to a node's images, and to nothing of the manager",
+    },
+    Rule {
         name: "agent",
         siblings: Siblings::Only(&["model"]),
         foreign: SYSCALLS,

@@ -7,6 +7,7 @@ mod doors;
 mod membership;
 mod notify;
 mod outer;
+mod registry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,12 +72,14 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     // Bound first: a wrong address is told before anything is started.
     let listeners = doors::bind(&args).await?;
     let dashboard = dashboard::bind(&args).await?;
+    let registry_socket = registry::bind(&args).await?;
     let node = open_node(&args, &root, &run_dir).await?;
     let stop = CancellationToken::new();
     let sessions = membership::spawn(&node.agent, &node.engine, stop.clone());
     let kube = doors::serve_kube(&args, &root, &node, stop.clone());
     let aws = aws::spawn(&node.engine, args.aws_listen.clone(), &root, stop.clone());
     let pages = dashboard::serve(dashboard, &node, stop.clone());
+    let registry = registry::serve(registry_socket, &args, &root, &node, stop.clone()).await?;
     let task_endpoint = aws::spawn_task_endpoint(&node.engine, stop.clone());
     let served = doors::serve(listeners, &args, &root, &node, stop.clone());
     tracing::info!("Tripod {} is ready", env!("CARGO_PKG_VERSION"));
@@ -93,6 +96,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     kube.await.map_err(Error::internal)?;
     aws.await.map_err(Error::internal)?;
     pages.await.map_err(Error::internal)?;
+    registry.await.map_err(Error::internal)?;
     task_endpoint.await.map_err(Error::internal)?;
     if args.stop_containers {
         node.agent.stop_all().await;

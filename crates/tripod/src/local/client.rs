@@ -75,6 +75,16 @@ pub(super) fn post(socket: &Path, path: &str) -> Result<Value> {
     block_on(call(socket, Method::POST, path, None))
 }
 
+/// PUT to a path, without a body.
+pub(super) fn put(socket: &Path, path: &str) -> Result<Value> {
+    block_on(call(socket, Method::PUT, path, None))
+}
+
+/// DELETE of a path.
+pub(super) fn delete(socket: &Path, path: &str) -> Result<Value> {
+    block_on(call(socket, Method::DELETE, path, None))
+}
+
 /// Makes the daemon the first manager of a cluster if it is not in one.
 pub(super) async fn ensure_swarm(socket: &Path, address: &str) -> Result<()> {
     let info = call(socket, Method::GET, "/info", None).await?;

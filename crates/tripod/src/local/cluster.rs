@@ -129,6 +129,7 @@ impl Cluster {
             cpus: wish.cpus,
             memory: wish.memory,
             api_port,
+            registry: None,
             paused: false,
         };
         record.write(&paths.dir)?;

@@ -13,8 +13,8 @@ use super::paths::{self, ClusterPaths};
 use super::record::{NodeRecord, Role, Tool};
 use super::{client, config, export, images, kind, kind_config, kubeconfig, node, nodes, services};
 use crate::cli::{
-    AddonsWhat, ClusterArgs, ConfigWhat, CreateArgs, EnvArgs, GetArgs, GetWhat, ImageWhat, NodeWhat, Output,
-    ServiceArgs, SshArgs, StartArgs, StatusArgs,
+    ClusterArgs, ConfigWhat, CreateArgs, EnvArgs, GetArgs, GetWhat, ImageWhat, NodeWhat, Output, ServiceArgs,
+    SshArgs, StartArgs, StatusArgs,
 };
 use crate::sizes::{self, Amount};
 
@@ -404,48 +404,6 @@ pub(crate) fn configure(what: &ConfigWhat) -> Result<()> {
         ConfigWhat::Unset { key } => config::unset(key),
         ConfigWhat::View => config::view(),
     }
-}
-
-/// What other tools add to a cluster, and every cluster has.
-const ADDONS: &[(&str, &str)] = &[
-    ("dashboard", "the page of `tripod dashboard`"),
-    ("default-storageclass", "the class `standard`"),
-    ("metrics-server", "`kubectl top` and autoscaling"),
-    ("storage-provisioner", "volumes of the class `standard`"),
-];
-
-/// Add-ons: they are built in.
-pub(crate) fn addons(what: &AddonsWhat) -> Result<()> {
-    let known = |name: &str| {
-        let found = ADDONS.iter().any(|(n, _)| *n == name);
-        let names: Vec<&str> = ADDONS.iter().map(|(n, _)| *n).collect();
-        let text = format!("there is no add-on \"{name}\"; there are {}", names.join(", "));
-        found.then_some(()).ok_or_else(|| Error::not_found(text))
-    };
-    match what {
-        AddonsWhat::List { output: Output::Json } => {
-            let all = ADDONS
-                .iter()
-                .map(|(name, _)| ((*name).to_owned(), json!({ "Status": "enabled" })));
-            println!("{}", Value::Object(all.collect()));
-        }
-        AddonsWhat::List { output: Output::Text } => {
-            for (name, what) in ADDONS {
-                println!("{name:21} enabled   {what}");
-            }
-        }
-        AddonsWhat::Enable { addon } => {
-            known(addon)?;
-            println!("The add-on {addon} is built in: it is enabled.");
-        }
-        AddonsWhat::Disable { addon } => {
-            known(addon)?;
-            return Err(Error::invalid(format_args!(
-                "the add-on {addon} is built in and cannot be disabled"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Loads an archive of images on the nodes (all, when none is named); the names in it.

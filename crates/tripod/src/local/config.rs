@@ -8,8 +8,11 @@ use tripod_model::{Error, Result};
 
 use crate::sizes;
 
-/// The settings, and what is said of a value that is none.
-const KEYS: &[(&str, fn(&str) -> std::result::Result<(), String>)] = &[
+/// Says what is wrong with a value.
+type Check = fn(&str) -> std::result::Result<(), String>;
+
+/// The settings, and what checks their values.
+const KEYS: &[(&str, Check)] = &[
     ("nodes", number),
     ("managers", number),
     ("cpus", |v| sizes::cpus(v).map(drop)),
@@ -49,7 +52,7 @@ fn write(values: &BTreeMap<String, String>) -> Result<()> {
     Ok(fs::rename(new, path)?)
 }
 
-fn known(key: &str) -> Result<fn(&str) -> std::result::Result<(), String>> {
+fn known(key: &str) -> Result<Check> {
     let found = KEYS.iter().find(|(k, _)| *k == key);
     found.map(|(_, check)| *check).ok_or_else(|| {
         let names: Vec<&str> = KEYS.iter().map(|(k, _)| *k).collect();

@@ -5,6 +5,7 @@
 //! machine, a first process with mounts, host name and processes of its own, and a daemon. They go on when the command
 //! that started them has ended.
 
+mod addons;
 mod aws;
 mod client;
 mod cluster;
@@ -25,13 +26,16 @@ mod nodes;
 mod paths;
 mod rebalance;
 mod record;
+mod registry;
 mod services;
 mod ssh;
 
+pub(crate) use addons::addons;
 pub(crate) use commands::{
-    addons, configure, copy, create, dashboard, delete, delete_cluster, env, export_logs, get, image, ip,
+    configure, copy, create, dashboard, delete, delete_cluster, env, export_logs, get, image, ip,
     load_archive, manage_nodes, pause, profile_list, service, service_list, ssh, start, status, stop,
     update_check,
 };
 pub(crate) use init::run as node_init;
 pub(crate) use rebalance::rebalance;
+pub(crate) use registry::registry;

@@ -94,6 +94,8 @@ fn daemon_arguments(paths: &NodePaths, record: &Record, node: &NodeRecord) -> Ve
         "unix:///run/docker.sock".into(),
         "--dashboard-socket".into(),
         paths.dashboard.display().to_string(),
+        "--registry-socket".into(),
+        paths.registry.display().to_string(),
         "--advertise-addr".into(),
         node.address.to_string(),
         "--stop-containers".into(),
@@ -107,6 +109,9 @@ fn daemon_arguments(paths: &NodePaths, record: &Record, node: &NodeRecord) -> Ve
     }
     if let Some(version) = &record.kubernetes_version {
         option("--kubernetes-version", version.clone());
+    }
+    if let Some(port) = record.registry.filter(|_| node.name == record.first().name) {
+        option("--registry-listen", format!("127.0.0.1:{port}"));
     }
     for (gate, on) in &record.feature_gates {
         option("--feature-gate", format!("{gate}={on}"));

@@ -27,6 +27,8 @@ pub(crate) struct NodePaths {
     pub socket: PathBuf,
     /// The dashboard, for whoever may open this socket.
     pub dashboard: PathBuf,
+    /// By which the registry is opened.
+    pub registry: PathBuf,
     /// What the daemon logs.
     pub log: PathBuf,
     /// Process number, on this machine, of the node's first process.
@@ -81,6 +83,7 @@ impl ClusterPaths {
             data: dir.join("data"),
             socket: dir.join("docker.sock"),
             dashboard: dir.join("dashboard.sock"),
+            registry: dir.join("registry.sock"),
             log: dir.join("daemon.log"),
             pid: dir.join("node.pid"),
             plan: dir.join("node.json"),
