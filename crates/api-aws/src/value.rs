@@ -84,14 +84,19 @@ pub(crate) fn tags_of(list: &[Value], key: &str, value: &str) -> BTreeMap<String
 }
 
 /// An object without the members that are null.
-pub(crate) fn dense(value: Value) -> Value {
+pub(crate) fn dense(mut value: Value) -> Value {
+    drop_nulls(&mut value);
+    value
+}
+
+fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            let kept = map.into_iter().filter(|(_, v)| !v.is_null());
-            Value::Object(kept.map(|(k, v)| (k, dense(v))).collect())
+            map.retain(|_, v| !v.is_null());
+            map.values_mut().for_each(drop_nulls);
         }
-        Value::Array(list) => list.into_iter().map(dense).collect(),
-        other => other,
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 

@@ -2,6 +2,7 @@
 //! and what users made.
 
 use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
@@ -28,14 +29,25 @@ pub(crate) fn vpc_id(region: &str) -> String {
     fixed_id("vpc", region, "vpc")
 }
 
-/// The subnets of a region, by zone.
-fn subnet_ids(region: &str) -> [String; 3] {
-    SUBNETS.map(|zone| fixed_id("subnet", region, zone))
+/// A region with its subnets, by zone.
+type Subnets = Arc<(String, [String; 3])>;
+
+/// The subnets of a region, by zone. They are asked for once for each task that is shown: the last ones are kept.
+fn subnet_ids(region: &str) -> Subnets {
+    static LAST: RwLock<Option<Subnets>> = RwLock::new(None);
+    let last = LAST.read().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(last) = last.filter(|last| last.0 == region) {
+        return last;
+    }
+    let ids = SUBNETS.map(|zone| fixed_id("subnet", region, zone));
+    let made = Arc::new((region.to_owned(), ids));
+    *LAST.write().unwrap_or_else(PoisonError::into_inner) = Some(made.clone());
+    made
 }
 
 /// The zone of a subnet of a region.
 pub(crate) fn zone_of_subnet(state: &Snapshot, region: &str, subnet: &str) -> Option<String> {
-    if let Some(at) = subnet_ids(region).iter().position(|s| s == subnet) {
+    if let Some(at) = subnet_ids(region).1.iter().position(|s| s == subnet) {
         return Some(format!("{region}{}", SUBNETS[at]));
     }
     Some(made(state, region, subnet)?.text("AvailabilityZone").to_owned())
@@ -43,7 +55,7 @@ pub(crate) fn zone_of_subnet(state: &Snapshot, region: &str, subnet: &str) -> Op
 
 /// The VPC of a subnet of a region.
 pub(crate) fn vpc_of_subnet(state: &Snapshot, region: &str, subnet: &str) -> Option<String> {
-    if subnet_ids(region).iter().any(|s| s == subnet) {
+    if subnet_ids(region).1.iter().any(|s| s == subnet) {
         return Some(vpc_id(region));
     }
     Some(made(state, region, subnet)?.text("VpcId").to_owned())
@@ -175,7 +187,7 @@ fn default_subnets(call: &Call) -> Result<Vec<Value>, Fault> {
         .subnets((range.prefix_len() + 2).min(32))
         .into_iter()
         .flatten();
-    let zones = subnet_ids(&call.region).into_iter().zip(SUBNETS).zip(parts);
+    let zones = subnet_ids(&call.region).1.clone().into_iter().zip(SUBNETS).zip(parts);
     let vpc = vpc_id(&call.region);
     Ok(zones
         .map(|((id, zone), part)| subnet(call, &id, &vpc, part, zone, true))
@@ -428,9 +440,9 @@ mod tests {
     fn identifiers_are_stable() {
         assert_eq!(vpc_id("us-east-1"), vpc_id("us-east-1"));
         assert_eq!(vpc_id("us-east-1").len(), "vpc-".len() + 17);
-        let [a, b, _] = subnet_ids("us-east-1");
+        let [a, b, _] = subnet_ids("us-east-1").1.clone();
         assert_ne!(a, b);
-        assert!(!subnet_ids("us-east-2").contains(&b));
+        assert!(!subnet_ids("us-east-2").1.contains(&b));
         assert_eq!(zone_named("us-east-1", None, None).unwrap(), "a");
         assert_eq!(zone_named("us-east-1", Some("us-east-1c"), None).unwrap(), "c");
         assert_eq!(zone_named("us-east-1", None, Some("use1-az2")).unwrap(), "b");

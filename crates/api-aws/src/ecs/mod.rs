@@ -136,12 +136,18 @@ pub(crate) fn task_arn(pod: &Pod) -> String {
 
 /// The tasks of a cluster, oldest first.
 fn tasks_in(call: &Call, cluster: &EcsCluster) -> Vec<Arc<Pod>> {
-    let mut tasks: Vec<Arc<Pod>> = call
-        .manager
-        .with_view(|v| v.ecs().tasks(&cluster.metadata.name).cloned().collect());
+    tasks_where(call, cluster, |_| true)
+}
+
+/// The tasks of a cluster that are asked for, oldest first.
+fn tasks_where(call: &Call, cluster: &EcsCluster, is_wanted: impl Fn(&Pod) -> bool) -> Vec<Arc<Pod>> {
+    let mut tasks: Vec<Arc<Pod>> = call.manager.with_view(|v| {
+        let all = v.ecs().tasks(&cluster.metadata.name);
+        all.filter(|p| is_wanted(p)).cloned().collect()
+    });
     tasks.sort_by(|a, b| {
-        let key = |p: &Pod| (p.metadata.creation_timestamp, p.metadata.name.clone());
-        key(a).cmp(&key(b))
+        let (a, b) = (&a.metadata, &b.metadata);
+        (a.creation_timestamp, &a.name).cmp(&(b.creation_timestamp, &b.name))
     });
     tasks
 }
@@ -211,6 +217,17 @@ async fn usable_definition(call: &Call, named: &str) -> Result<Arc<TaskDefinitio
 
 /// A page of ARNs.
 fn listed(input: &Value, member: &str, items: Vec<String>, most: usize) -> Reply {
+    listed_as(input, member, items, String::clone, most)
+}
+
+/// A page of a list, of which only the items on the page are written.
+fn listed_as<T>(
+    input: &Value,
+    member: &str,
+    items: Vec<T>,
+    write: impl Fn(&T) -> String,
+    most: usize,
+) -> Reply {
     let size = input
         .number("maxResults")
         .and_then(|n| usize::try_from(n).ok())
@@ -220,6 +237,7 @@ fn listed(input: &Value, member: &str, items: Vec<String>, most: usize) -> Reply
     }
     let (items, next) =
         page(items, input.maybe("nextToken"), size).ok_or_else(|| Fault::parameter("Invalid token"))?;
+    let items: Vec<String> = items.iter().map(write).collect();
     Ok(json!({ member: items, "nextToken": next }))
 }
 

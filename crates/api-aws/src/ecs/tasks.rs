@@ -14,8 +14,8 @@ use tripod_plan::{Object, Write};
 use tripod_store::{Key, Txn};
 
 use super::{
-    check_tags, cluster, find_task, instances, last_part, listed, missing, network, providers, shown,
-    task_arn, tasks_in, usable_definition,
+    check_tags, cluster, find_task, instances, last_part, listed_as, missing, network, providers, shown,
+    task_arn, tasks_where, usable_definition,
 };
 use crate::call::Call;
 use crate::fault::{Fault, Reply};
@@ -164,9 +164,12 @@ async fn submit(call: &Call, made: Vec<(Pod, Vec<Write>)>) -> Result<Vec<Pod>, F
 
 /// Tasks that an earlier request with the same token made.
 fn of_token(call: &Call, cluster: &EcsCluster, token: &str) -> Vec<Arc<Pod>> {
-    let mut tasks = tasks_in(call, cluster);
-    tasks.retain(|p| !token.is_empty() && p.ecs().is_some_and(|t| t.client_token == token));
-    tasks
+    if token.is_empty() {
+        return Vec::new();
+    }
+    tasks_where(call, cluster, |p| {
+        p.ecs().is_some_and(|t| t.client_token == token)
+    })
 }
 
 pub(super) async fn run(call: Call, input: Value) -> Reply {
@@ -353,25 +356,26 @@ pub(super) async fn describe(call: Call, input: Value) -> Reply {
 pub(super) async fn list(call: Call, input: Value) -> Reply {
     let cluster = cluster(&call, &input)?;
     call.manager.caught_up().await;
-    let mut tasks = tasks_in(&call, &cluster);
     let desired = input.maybe("desiredStatus").unwrap_or("RUNNING");
-    if let Some(service) = input.maybe("serviceName").map(last_part) {
-        if super::find_service(&call, &cluster, service)?.is_none() {
-            return Err(super::no_service());
-        }
-        tasks.retain(|p| p.ecs().is_some_and(|t| t.service == service));
+    let service = input.maybe("serviceName").map(last_part);
+    if let Some(service) = service
+        && super::find_service(&call, &cluster, service)?.is_none()
+    {
+        return Err(super::no_service());
     }
-    if let Some(instance) = input.maybe("containerInstance") {
-        let node = instances::find(&call, &cluster, instance)?.node;
-        tasks.retain(|p| p.spec.node_name == node);
-    }
+    let node = match input.maybe("containerInstance") {
+        Some(instance) => Some(instances::find(&call, &cluster, instance)?.node),
+        None => None,
+    };
     let is = |member: &str, of: fn(&tripod_model::ecs::EcsTask) -> &str, pod: &Pod| {
         input
             .maybe(member)
             .is_none_or(|wanted| pod.ecs().is_some_and(|t| of(t) == wanted))
     };
-    tasks.retain(|p| {
+    let tasks = tasks_where(&call, &cluster, |p| {
         life::desired(p) == desired
+            && service.is_none_or(|name| p.ecs().is_some_and(|t| t.service == name))
+            && node.as_ref().is_none_or(|name| p.spec.node_name == *name)
             && is("startedBy", |t| &t.started_by, p)
             && is("launchType", |t| &t.launch_type, p)
             && input.maybe("family").is_none_or(|f| {
@@ -383,10 +387,5 @@ pub(super) async fn list(call: Call, input: Value) -> Reply {
                 p.ecs().is_some_and(family)
             })
     });
-    listed(
-        &input,
-        "taskArns",
-        tasks.iter().map(|p| task_arn(p)).collect(),
-        100,
-    )
+    listed_as(&input, "taskArns", tasks, |p| task_arn(p), 100)
 }
