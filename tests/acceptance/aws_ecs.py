@@ -336,6 +336,16 @@ class Services(Ecs):
         self.assertEqual(self.shown()["runningCount"], 2)
         self.assertTrue(any("rolling back" in e["message"] for e in self.shown()["events"]))
 
+    def test_the_circuit_breaker_counts_tasks_that_end_at_once(self):
+        self.define()
+        self.service(deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": True}})
+        first = self.stable()
+        self.define({**self.container(), "command": ["sh", "-c", "exit 1"]})
+        self.ecs.update_service(cluster=self.cluster, service="s", taskDefinition=f"{self.name}:2")
+        back = lambda: self.shown()["taskDefinition"] == first["taskDefinition"] and len(self.shown()["deployments"]) == 1
+        self.assertTrue(_lib.eventually(120, back), self.shown()["events"][:5])
+        self.assertTrue(any("rolling back" in e["message"] for e in self.shown()["events"]))
+
     def test_protection(self):
         ecs = self.ecs
         self.define()

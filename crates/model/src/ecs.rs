@@ -383,6 +383,9 @@ pub struct EcsDeployment {
     /// Tasks that failed to start.
     #[serde(skip_serializing_if = "is_default")]
     pub failed: i64,
+    /// All its tasks run, and a circuit breaker still watches them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub on_trial: bool,
     /// IN_PROGRESS, COMPLETED, FAILED.
     pub rollout: String,
     /// Why, for people.

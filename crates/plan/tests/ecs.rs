@@ -19,6 +19,8 @@ struct World {
     revision: u64,
     /// Images that cannot be had.
     broken: Vec<&'static str>,
+    /// Images whose program ends with an error as soon as it runs.
+    crashing: Vec<&'static str>,
     /// Fewest ready and most live tasks seen.
     fewest: usize,
     most: usize,
@@ -68,6 +70,7 @@ impl World {
             now: Time::from_second(1_000_000).unwrap(),
             revision: 0,
             broken: Vec::new(),
+            crashing: Vec::new(),
             fewest: usize::MAX,
             most: 0,
         };
@@ -169,6 +172,9 @@ impl World {
                 json!({ "terminated": { "exitCode": 137 } })
             } else if self.broken.contains(&image.as_str()) {
                 json!({ "waiting": { "reason": "ErrImagePull", "message": "not there" } })
+            } else if self.crashing.contains(&image.as_str()) && state(&pod).started_at.is_some() {
+                next.status.phase = "Failed".into();
+                json!({ "terminated": { "exitCode": 1 } })
             } else {
                 next.status.phase = "Running".into();
                 json!({ "running": {} })
@@ -284,7 +290,9 @@ fn the_circuit_breaker_goes_back() {
         s.deployment.rollback = true;
     });
     w.broken = vec!["bad"];
-    w.run(10);
+    // The first deployment is replaced while the breaker still watches it.
+    w.run(3);
+    assert!(w.service().status.deployments[0].on_trial);
     let now = w.now;
     w.change(|s| begin(s, template(3), "", now, &mut Rng::new(2)));
     w.run(60);
@@ -304,6 +312,31 @@ fn the_circuit_breaker_goes_back() {
             .iter()
             .any(|d| d.rollout == "FAILED" && d.failed >= 3)
     );
+}
+
+/// Tasks that run for a second do start, and are of no use: the breaker counts them too, though all of them may run for
+/// a moment.
+#[test]
+fn the_circuit_breaker_counts_tasks_that_end_at_once() {
+    for desired in [1, 4] {
+        let mut w = World::new(desired, |s| {
+            s.deployment.circuit_breaker = true;
+            s.deployment.rollback = true;
+        });
+        w.crashing = vec!["bad"];
+        w.run(20);
+        assert_eq!(w.service().status.deployments[0].rollout, "COMPLETED");
+        let now = w.now;
+        w.change(|s| begin(s, template(3), "", now, &mut Rng::new(2)));
+        w.run(90);
+        let s = w.service();
+        assert!(
+            s.spec.template.task_definition.ends_with(":1"),
+            "{desired}: {:?}",
+            s.status.events
+        );
+        assert_eq!((w.running(), w.told("rolling back")), (desired, 1));
+    }
 }
 
 #[test]

@@ -187,7 +187,12 @@ fn default_subnets(call: &Call) -> Result<Vec<Value>, Fault> {
         .subnets((range.prefix_len() + 2).min(32))
         .into_iter()
         .flatten();
-    let zones = subnet_ids(&call.region).1.clone().into_iter().zip(SUBNETS).zip(parts);
+    let zones = subnet_ids(&call.region)
+        .1
+        .clone()
+        .into_iter()
+        .zip(SUBNETS)
+        .zip(parts);
     let vpc = vpc_id(&call.region);
     Ok(zones
         .map(|((id, zone), part)| subnet(call, &id, &vpc, part, zone, true))

@@ -47,7 +47,8 @@ pub(super) fn remember(service: &mut EcsService, deployment: EcsDeployment) {
     service.status.past.truncate(PAST);
 }
 
-/// What the last deployment that completed, before the primary one, was made of, with its identifier.
+/// What the last deployment that completed, before the primary one, was made of, with its identifier. One that was
+/// replaced when all its tasks ran, before the breaker was satisfied, is as good.
 pub fn last_good(service: &EcsService) -> Option<(EcsTemplate, String)> {
     let earlier = service
         .status
@@ -55,7 +56,9 @@ pub fn last_good(service: &EcsService) -> Option<(EcsTemplate, String)> {
         .iter()
         .skip(1)
         .chain(&service.status.past);
-    let good = earlier.into_iter().find(|d| d.rollout == "COMPLETED")?;
+    let good = earlier
+        .into_iter()
+        .find(|d| d.rollout == "COMPLETED" || d.on_trial)?;
     Some((good.template.clone(), good.id.clone()))
 }
 

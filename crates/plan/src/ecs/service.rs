@@ -12,6 +12,8 @@ use super::{Key, Work, deploy, life, place, state};
 
 /// Seconds below which a task that ended counts as one that did not start well.
 const SHORT: i64 = 10;
+/// Seconds for which tasks must have run before a deployment under a circuit breaker completes, when none has failed.
+const TRIAL: i64 = 3;
 /// Starts that may fail in a row before the next one waits, and the longest wait in seconds.
 const FREE_FAILURES: usize = 2;
 const LONGEST_WAIT: i64 = 60;
@@ -174,7 +176,7 @@ impl Roll<'_, '_> {
         }
         self.tell_stopped();
         self.tell_started();
-        self.settle(desired);
+        self.settle(key, desired);
     }
 
     /// Tasks whose health check fails are replaced.
@@ -211,7 +213,8 @@ impl Roll<'_, '_> {
     }
 
     /// How many tasks of the primary deployment failed to start since one started well.
-    fn failures(&self, id: &str, short: bool) -> (usize, Option<Time>) {
+    /// One that ran for less than [`SHORT`] did not start well either.
+    fn failures(&self, id: &str) -> (usize, Option<Time>) {
         let (mut failed, mut last) = (0, None);
         for pod in self
             .tasks
@@ -234,7 +237,7 @@ impl Roll<'_, '_> {
             let ran = s.started_at.map(|t| stopped.as_second() - t.as_second());
             let bad = match ran {
                 None => true,
-                Some(seconds) => s.stopped_reason.ends_with("health checks") || (short && seconds < SHORT),
+                Some(seconds) => s.stopped_reason.ends_with("health checks") || seconds < SHORT,
             };
             if own && bad {
                 failed += 1;
@@ -251,7 +254,7 @@ impl Roll<'_, '_> {
         let Some(primary) = self.service.status.deployments.first().cloned() else {
             return;
         };
-        let (failed, _) = self.failures(&primary.id, false);
+        let (failed, _) = self.failures(&primary.id);
         let failed = i64::try_from(failed).unwrap_or(i64::MAX);
         let now = self.now();
         if let Some(d) = self.service.status.deployments.first_mut() {
@@ -336,7 +339,7 @@ impl Roll<'_, '_> {
         if n <= 0 {
             return;
         }
-        let (failed, last) = self.failures(&primary.id, true);
+        let (failed, last) = self.failures(&primary.id);
         if failed > FREE_FAILURES
             && let Some(last) = last
         {
@@ -478,8 +481,24 @@ impl Roll<'_, '_> {
         }
     }
 
+    /// Until when a circuit breaker watches the tasks of a deployment, all of which run: one that ends at once is still
+    /// to count against it.
+    fn on_trial(&self, id: &str) -> Option<Time> {
+        if !self.service.spec.deployment.circuit_breaker {
+            return None;
+        }
+        let live = self.live(Some(id));
+        let started = live
+            .iter()
+            .filter_map(|&i| state(&self.tasks[i]).started_at)
+            .max()?;
+        let trial = if self.failures(id).0 > 0 { SHORT } else { TRIAL };
+        let until = life::after(started, trial);
+        (until > self.w.now).then_some(until)
+    }
+
     /// Deployments without tasks go; the primary one completes when all its tasks run; then the service is steady.
-    fn settle(&mut self, desired: i64) {
+    fn settle(&mut self, key: &Key, desired: i64) {
         let now = self.now();
         let has_tasks = |tasks: &[Pod], id: &str| {
             let of = |p: &&Pod| p.ecs().is_some_and(|t| t.started_by == id);
@@ -506,8 +525,18 @@ impl Roll<'_, '_> {
         let all = i64::try_from(ready).unwrap_or(0) == desired
             && self.live(Some(&primary.id)).len() == ready
             && self.service.status.deployments.len() == 1;
+        let until = self
+            .on_trial(&primary.id)
+            .filter(|_| all && primary.rollout == "IN_PROGRESS");
+        if let Some(d) = self.service.status.deployments.first_mut() {
+            d.on_trial = until.is_some();
+        }
         if !all {
             self.service.status.steady &= primary.rollout == "COMPLETED" && self.live(None).len() == ready;
+            return;
+        }
+        if let Some(until) = until {
+            self.w.wake(until, key);
             return;
         }
         if primary.rollout == "IN_PROGRESS" {
