@@ -66,6 +66,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ImageWhat,
     },
+    /// Mount a directory or file of this machine on the nodes of a local cluster, now and whenever they start.
+    Mount(MountArgs),
     /// A registry on this machine whose images every node of the cluster has at once.
     Registry {
         /// Which cluster.
@@ -360,6 +362,26 @@ pub(crate) struct SshArgs {
     /// The command; a shell when there is none.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+}
+
+/// Options of `mount`.
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    /// What, and where to: `HOST:NODE`; with `--remove` the path on the node.
+    #[arg(value_name = "HOST:NODE")]
+    pub what: String,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Only on this node.
+    #[arg(short = 'n', long)]
+    pub node: Option<String>,
+    /// It is not to be written to there.
+    #[arg(long)]
+    pub read_only: bool,
+    /// Take the mount away.
+    #[arg(long, conflicts_with = "read_only")]
+    pub remove: bool,
 }
 
 /// Options of `service`.

@@ -60,6 +60,7 @@ fn run(command: Command) -> tripod_model::Result<ExitCode> {
         },
         Command::Rebalance(args) => local::rebalance(&args),
         Command::Dashboard { cluster, url, port } => return local::dashboard(&cluster, url, port),
+        Command::Mount(args) => local::mount_on_nodes(&args),
         Command::Registry { cluster, port, off } => local::registry(&cluster, port, off),
         Command::Image { what } => local::image(&what),
         Command::Node { what } => local::manage_nodes(&what),

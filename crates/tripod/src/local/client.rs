@@ -242,6 +242,19 @@ pub(super) async fn remove_node(socket: &Path, name: &str) -> Result<()> {
     }
 }
 
+/// An archive of an image.
+pub(super) async fn save_image(socket: &Path, name: &str) -> Result<Bytes> {
+    let empty = Full::new(Bytes::new()).map_err(|never| match never {}).boxed();
+    send(
+        socket,
+        Method::GET,
+        &format!("/images/{name}/get"),
+        "application/json",
+        empty,
+    )
+    .await
+}
+
 /// Removes an image from a node.
 pub(super) async fn remove_image(socket: &Path, name: &str) -> Result<()> {
     call(socket, Method::DELETE, &format!("/images/{name}"), None)

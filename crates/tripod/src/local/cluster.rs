@@ -35,6 +35,8 @@ pub(crate) struct Wish {
     pub cpus: Option<u32>,
     /// See [`Record`].
     pub memory: Option<u64>,
+    /// See [`Record`].
+    pub insecure_registries: Vec<String>,
     /// Port of 127.0.0.1 for the Kubernetes API: `Some(0)` takes a free one.
     pub api_port: Option<u16>,
 }
@@ -129,6 +131,7 @@ impl Cluster {
             cpus: wish.cpus,
             memory: wish.memory,
             api_port,
+            insecure_registries: wish.insecure_registries,
             registry: None,
             paused: false,
         };

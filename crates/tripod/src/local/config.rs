@@ -72,6 +72,24 @@ pub(super) fn set(key: &str, value: &str) -> Result<()> {
     write(&values)
 }
 
+/// Keeps a value that is no setting of the user's, or takes it away.
+pub(super) fn put(key: &str, value: Option<&str>) -> Result<()> {
+    let mut values = read()?;
+    match value {
+        Some(value) => values.insert(key.to_owned(), value.to_owned()),
+        None => values.remove(key),
+    };
+    write(&values)
+}
+
+/// Takes all values away.
+pub(super) fn clear() -> Result<()> {
+    match fs::remove_file(path()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Prints a value; an error when it is not set.
 pub(super) fn get(key: &str) -> Result<()> {
     known(key)?;

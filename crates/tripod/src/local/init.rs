@@ -156,17 +156,23 @@ fn place_resolver(dir: &Path, target: &Path, content: &[u8]) -> Result<()> {
         .map_err(failed("mount resolv.conf"))
 }
 
-fn bind(m: &Mount) -> Result<()> {
-    if !m.node_path.exists() {
-        if m.host_path.is_dir() {
-            fs::create_dir_all(&m.node_path)?;
-        } else {
-            if let Some(parent) = m.node_path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            File::create(&m.node_path)?;
-        }
+/// Makes the directory or file that something is mounted on, where there is none.
+pub(super) fn place(path: &Path, is_dir: bool) -> Result<()> {
+    if path.exists() {
+        return Ok(());
     }
+    if is_dir {
+        return Ok(fs::create_dir_all(path)?);
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    File::create(path)?;
+    Ok(())
+}
+
+fn bind(m: &Mount) -> Result<()> {
+    place(&m.node_path, m.host_path.is_dir())?;
     let none = None::<&str>;
     let what = format!("mount {} at {}", m.host_path.display(), m.node_path.display());
     mount(

@@ -212,23 +212,30 @@ fn load(what: Load) -> Result<()> {
         }
         Load::DockerImage { images, name, nodes } => {
             let cluster = open(&name)?;
-            let dir = std::env::temp_dir().join(format!("tripod-images-{}", std::process::id()));
-            std::fs::create_dir_all(&dir)?;
-            let archive = dir.join("images.tar");
-            let saved = std::process::Command::new("docker")
-                .args(["save", "-o"])
-                .arg(&archive)
-                .args(&images)
-                .status()
-                .map_err(|e| Error::unavailable(format_args!("docker cannot be run: {e}")));
-            let loaded = saved.and_then(|status| match status.success() {
-                true => load_everywhere(&cluster, &archive, &nodes).map(drop),
-                false => Err(Error::not_found("docker could not save the images")),
-            });
-            std::fs::remove_dir_all(&dir)?;
-            loaded
+            with_saved(&images, |archive| {
+                load_everywhere(&cluster, archive, &nodes).map(drop)
+            })
         }
     }
+}
+
+/// Saves images of this machine's docker engine to an archive, for as long as `work` takes.
+pub(super) fn with_saved(images: &[String], work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let dir = std::env::temp_dir().join(format!("tripod-images-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let archive = dir.join("images.tar");
+    let saved = std::process::Command::new("docker")
+        .args(["save", "-o"])
+        .arg(&archive)
+        .args(images)
+        .output()
+        .map_err(|e| Error::unavailable(format_args!("docker cannot be run: {e}")));
+    let done = saved.and_then(|out| match out.status.success() {
+        true => work(&archive),
+        false => Err(Error::not_found(String::from_utf8_lossy(&out.stderr).trim())),
+    });
+    std::fs::remove_dir_all(&dir)?;
+    done
 }
 
 /// `create cluster`.

@@ -116,6 +116,26 @@ pub(super) fn use_context(explicit: Option<&Path>, name: &str) -> Result<()> {
     })
 }
 
+/// Sets the namespace of a context, in the file that has it.
+pub(super) fn set_namespace(explicit: Option<&Path>, name: &str, namespace: &str) -> Result<()> {
+    let files = files(explicit)?;
+    let has = |p: &&PathBuf| read(p).is_ok_and(|v| v.is_some_and(|v| entry(&v, "contexts", name).is_some()));
+    let Some(file) = files.iter().find(has) else {
+        return Ok(());
+    };
+    change(file, |config| {
+        let contexts = config.get_mut("contexts").and_then(Value::as_sequence_mut);
+        for c in contexts.into_iter().flatten() {
+            if c.get("name").and_then(Value::as_str) == Some(name)
+                && let Some(context) = c.get_mut("context").and_then(Value::as_mapping_mut)
+            {
+                context.insert("namespace".into(), namespace.into());
+            }
+        }
+        Ok(())
+    })
+}
+
 fn entry<'a>(config: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
     let entries = config.get(list)?.as_sequence()?;
     entries

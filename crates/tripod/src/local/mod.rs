@@ -21,6 +21,7 @@ mod kind_config;
 mod kube;
 mod kubeconfig;
 pub(crate) mod minikube;
+mod mounts;
 mod node;
 mod nodes;
 mod paths;
@@ -37,5 +38,6 @@ pub(crate) use commands::{
     update_check,
 };
 pub(crate) use init::run as node_init;
+pub(crate) use mounts::mount_on_nodes;
 pub(crate) use rebalance::rebalance;
 pub(crate) use registry::registry;

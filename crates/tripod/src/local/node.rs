@@ -113,6 +113,9 @@ fn daemon_arguments(paths: &NodePaths, record: &Record, node: &NodeRecord) -> Ve
     if let Some(port) = record.registry.filter(|_| node.name == record.first().name) {
         option("--registry-listen", format!("127.0.0.1:{port}"));
     }
+    for registry in &record.insecure_registries {
+        option("--insecure-registry", registry.clone());
+    }
     for (gate, on) in &record.feature_gates {
         option("--feature-gate", format!("{gate}={on}"));
     }

@@ -109,6 +109,14 @@ pub(super) fn delete(cluster: &mut Cluster, name: &str) -> Result<()> {
     cluster.record.write(&cluster.paths.dir)
 }
 
+/// Stops a node; what it holds stays.
+pub(super) fn stop(cluster: &Cluster, name: &str) -> Result<bool> {
+    let paths = cluster.paths.node(name);
+    let ran = node::stop(&paths)?;
+    tripod_net::LocalNet::remove_node(&paths.netns)?;
+    Ok(ran)
+}
+
 /// Ends a node and removes what it has on this machine.
 fn discard(cluster: &Cluster, name: &str) -> Result<()> {
     let paths = cluster.paths.node(name);

@@ -138,6 +138,9 @@ pub(crate) struct Record {
     /// Port of 127.0.0.1 on which the Kubernetes API answers, where clients are to use that.
     #[serde(default)]
     pub api_port: Option<u16>,
+    /// Registries that are asked in the clear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub insecure_registries: Vec<String>,
     /// Port of 127.0.0.1 on which the registry of its images answers, while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<u16>,
