@@ -64,6 +64,13 @@ files() {
   check "it is there" says '^word$' -- tripod ssh -n tripod-m02 -- cat /srv/folder/a
   check "and back" tripod cp tripod-m02:/srv/folder/a "$WORK/back"
   check "unchanged" says '^word$' -- cat "$WORK/back"
+  check "a folder is mounted on both nodes" says 'tripod, tripod-m02' -- tripod mount "$WORK/folder:/own" --read-only
+  check "it is there" prints word -- tripod ssh -n tripod-m02 -- cat /own/a
+  check "not for writing" fails 'Read-only' -- tripod ssh -- 'echo x >/own/a'
+  check "not twice" fails 'is a mount already' -- tripod mount "$WORK/folder:/own"
+  check "a second one" tripod mount "$WORK/folder:/second" -n tripod
+  check "is taken away" says 'taken away' -- tripod mount --remove /second -n tripod
+  check "and is gone" fails -- tripod ssh -- ls /second/a
   check "a relative path on a node" fails 'begins with a slash' -- tripod cp "$WORK/back" tripod:a
   check "an image is loaded" says 'Loaded image: busybox:latest' -- tripod image load "$TRIPOD_IMAGES/busybox.tar"
   check "it is listed on all nodes" json 'any(.name == "busybox:latest" and (.nodes | length == 2))' -- tripod image ls --output json
@@ -150,6 +157,7 @@ again() {
   check "it starts" says 'is ready' -- tripod start
   soon 20 "all twenty answer again" all_answer
   check "the registry is there again" says tools/box -- curl -s http://localhost:5005/v2/_catalog
+  check "the mount is there again" prints word -- tripod ssh -n tripod-m02 -- cat /own/a
   check "the files of the node stay" says '^word$' -- tripod ssh -n tripod-m02 -- cat /srv/folder/a
   check "it is deleted" says 'is deleted' -- tripod delete
   check "no cluster is left" json '. == []' -- tripod profile list --output json

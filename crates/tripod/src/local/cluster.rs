@@ -52,6 +52,8 @@ pub(crate) struct NodeWish {
     pub mounts: Vec<super::record::Mount>,
     /// See [`NodeRecord`].
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Taints in place of those that a node of its role has.
+    pub taints: Option<Vec<String>>,
 }
 
 impl NodeWish {
@@ -62,6 +64,7 @@ impl NodeWish {
             mappings: Vec::new(),
             mounts: Vec::new(),
             labels: std::collections::BTreeMap::new(),
+            taints: None,
         }
     }
 }
@@ -328,8 +331,9 @@ fn settle_nodes(tool: Tool, cluster: &str, gateway: Ipv4Net, wish: &Wish) -> Res
             Role::ControlPlane => index,
             Role::Worker => index - managers,
         };
-        let taints = match n.role {
-            Role::ControlPlane if tainted => {
+        let taints = match (&n.taints, n.role) {
+            (Some(own), _) => own.clone(),
+            (None, Role::ControlPlane) if tainted => {
                 vec!["node-role.kubernetes.io/control-plane=:NoSchedule".to_owned()]
             }
             _ => Vec::new(),

@@ -432,12 +432,12 @@ pub(super) fn load_everywhere(cluster: &Cluster, archive: &Path, nodes: &[String
 
 /// `tripod create cluster`.
 pub(crate) fn create(args: &CreateArgs) -> Result<()> {
-    kind::create(Tool::Tripod, args)
+    kind::create(Tool::Tripod, args, false)
 }
 
 /// `tripod delete cluster`.
 pub(crate) fn delete_cluster(name: &str, kubeconfig: Option<&Path>) -> Result<()> {
-    kind::delete(Tool::Tripod, name, kubeconfig)
+    kind::delete(Tool::Tripod, name, kubeconfig, false)
 }
 
 /// `tripod get`.

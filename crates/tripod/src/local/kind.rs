@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tripod_model::{Error, Result};
 
 use super::cluster::{Cluster, NodeWish, Step, Wish};
@@ -11,7 +11,7 @@ use super::commands::{load_everywhere, title};
 use super::kind_config::{self, Parsed};
 use super::paths::{self, ClusterPaths};
 use super::record::{Role, Tool};
-use super::{export, kubeconfig};
+use super::{client, export, kubeconfig};
 use crate::cli::{CreateArgs, GetWhat};
 
 /// The version that is reported when none is asked for.
@@ -22,7 +22,10 @@ pub(crate) const KUBERNETES: &str = tripod_api_kube::KUBERNETES_VERSION;
 #[command(name = "kind", arg_required_else_help = true, disable_version_flag = true)]
 pub(crate) struct Kind {
     #[command(subcommand)]
-    command: Verb,
+    command: Option<Verb>,
+    /// Print the version.
+    #[arg(long)]
+    version: bool,
     /// No progress on standard error.
     #[arg(short, long, global = true)]
     quiet: bool,
@@ -57,6 +60,17 @@ enum Verb {
     Export {
         #[command(subcommand)]
         what: Export,
+    },
+    /// Cannot be had: nodes have no image.
+    Build {
+        /// What is ignored.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
     },
     /// Print the version.
     Version,
@@ -134,7 +148,13 @@ enum Export {
         name: String,
     },
     /// Write the cluster's entries into the kubeconfig.
-    Kubeconfig(Named),
+    Kubeconfig {
+        #[command(flatten)]
+        named: Named,
+        /// With the address that other nodes reach.
+        #[arg(long)]
+        internal: bool,
+    },
 }
 
 /// Runs as `kind`.
@@ -150,43 +170,98 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(args: Kind) -> Result<()> {
-    match args.command {
+    let own = env!("CARGO_PKG_VERSION");
+    let Some(command) = args.command else {
+        match args.version {
+            true => println!("kind version {own}"),
+            false => Kind::command().print_help()?,
+        }
+        return Ok(());
+    };
+    match command {
         Verb::Create {
-            what: Creation::Cluster(args),
-        } => create(Tool::Kind, &args),
+            what: Creation::Cluster(cluster),
+        } => create(Tool::Kind, &cluster, args.quiet),
         Verb::Delete { what } => match what {
-            Deletion::Cluster(n) => delete(Tool::Kind, &n.name, n.kubeconfig.as_deref()),
+            Deletion::Cluster(n) => delete(Tool::Kind, &n.name, n.kubeconfig.as_deref(), args.quiet),
             Deletion::Clusters {
                 names,
                 all,
                 kubeconfig,
-            } => {
-                let names = if all { paths::list(Tool::Kind)? } else { names };
-                names
-                    .iter()
-                    .try_for_each(|n| delete(Tool::Kind, n, kubeconfig.as_deref()))
-            }
+            } => delete_several(names, all, kubeconfig.as_deref()),
         },
         Verb::Get { what } => get(Tool::Kind, &what),
         Verb::Load { what } => load(what),
         Verb::Export { what } => match what {
             Export::Logs { dir, name } => export::logs(&open(&name)?, dir.as_deref()),
-            Export::Kubeconfig(n) => {
-                let cluster = open(&n.name)?;
+            Export::Kubeconfig { named, internal } => {
+                let cluster = open(&named.name)?;
+                let context = cluster.record.context();
                 kubeconfig::add(
-                    n.kubeconfig.as_deref(),
-                    &cluster.record.context(),
-                    &cluster.kubeconfig()?,
+                    named.kubeconfig.as_deref(),
+                    &context,
+                    &config_of(&cluster, internal)?,
                 )?;
-                println!("Set kubectl context to \"{}\"", cluster.record.context());
+                if !args.quiet {
+                    println!("Set kubectl context to \"{context}\"");
+                }
                 Ok(())
             }
         },
+        Verb::Build { words } => {
+            let what = words.first().map_or("node-image", String::as_str);
+            Err(Error::new(
+                tripod_model::ErrorKind::NotImplemented,
+                format_args!(
+                    "build {what} is not supported: nodes are namespaces of this machine, without an image"
+                ),
+            ))
+        }
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Kind::command(), "kind", &mut std::io::stdout());
+            Ok(())
+        }
         Verb::Version => {
-            println!("kind v{} (tripod) {KUBERNETES}", env!("CARGO_PKG_VERSION"));
+            match args.quiet {
+                true => println!("{own}"),
+                false => println!(
+                    "kind v{own} (tripod) {KUBERNETES} linux/{}",
+                    tripod_agent::host::architecture()
+                ),
+            }
             Ok(())
         }
     }
+}
+
+/// Deletes the clusters that are named, or all; one that is not there does not matter.
+fn delete_several(names: Vec<String>, all: bool, kubeconfig: Option<&Path>) -> Result<()> {
+    let names = if all { paths::list(Tool::Kind)? } else { names };
+    let mut deleted = Vec::new();
+    for name in names {
+        if ClusterPaths::of(Tool::Kind, &name)?.exists() {
+            Cluster::open(Tool::Kind, &name)?.delete(kubeconfig)?;
+            deleted.push(name);
+        }
+    }
+    println!("Deleted clusters: {}", quoted(&deleted));
+    Ok(())
+}
+
+/// A list of names as kind prints it.
+fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
+    format!("[{}]", names.join(" "))
+}
+
+/// A cluster's kubeconfig, for this machine or for its nodes.
+fn config_of(cluster: &Cluster, internal: bool) -> Result<String> {
+    let config = cluster.kubeconfig()?;
+    let inside = format!("https://{}:6443", cluster.record.first().address);
+    Ok(match internal {
+        true => config.replace(&cluster.record.server(), &inside),
+        false => config,
+    })
 }
 
 fn open(name: &str) -> Result<Cluster> {
@@ -212,11 +287,53 @@ fn load(what: Load) -> Result<()> {
         }
         Load::DockerImage { images, name, nodes } => {
             let cluster = open(&name)?;
-            with_saved(&images, |archive| {
-                load_everywhere(&cluster, archive, &nodes).map(drop)
-            })
+            load_from_docker(&cluster, &images, &nodes)
         }
     }
+}
+
+/// Loads images of this machine's docker engine onto the nodes that lack them.
+fn load_from_docker(cluster: &Cluster, images: &[String], nodes: &[String]) -> Result<()> {
+    for image in images {
+        let found = std::process::Command::new("docker")
+            .args(["image", "inspect", "-f", "{{.Id}}", image])
+            .output()
+            .map_err(|e| Error::unavailable(format_args!("docker cannot be run: {e}")))?;
+        if !found.status.success() {
+            return Err(Error::not_found(format_args!(
+                "image: \"{image}\" not present locally"
+            )));
+        }
+        let id = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+        let mut lacking = Vec::new();
+        for n in &cluster.record.nodes {
+            if !nodes.is_empty() && !nodes.contains(&n.name) {
+                continue;
+            }
+            let there = client::get(
+                &cluster.paths.node(&n.name).socket,
+                &format!("/images/{image}/json"),
+            );
+            if there.is_ok_and(|i| i["Id"] == id.as_str()) {
+                println!(
+                    "Image: \"{image}\" with ID \"{id}\" found to be already present on node \"{}\".",
+                    n.name
+                );
+            } else {
+                println!(
+                    "Image: \"{image}\" with ID \"{id}\" not yet present on node \"{}\", loading...",
+                    n.name
+                );
+                lacking.push(n.name.clone());
+            }
+        }
+        if !lacking.is_empty() {
+            with_saved(std::slice::from_ref(image), |archive| {
+                load_everywhere(cluster, archive, &lacking).map(drop)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Saves images of this machine's docker engine to an archive, for as long as `work` takes.
@@ -239,7 +356,10 @@ pub(super) fn with_saved(images: &[String], work: impl FnOnce(&Path) -> Result<(
 }
 
 /// `create cluster`.
-pub(super) fn create(tool: Tool, args: &CreateArgs) -> Result<()> {
+pub(super) fn create(tool: Tool, args: &CreateArgs, quiet: bool) -> Result<()> {
+    if let Some(wait) = &args.wait {
+        is_duration(wait)?;
+    }
     let parsed = match &args.config {
         Some(path) if path.as_os_str() == "-" => {
             kind_config::parse(&std::io::read_to_string(std::io::stdin())?)?
@@ -278,13 +398,18 @@ pub(super) fn create(tool: Tool, args: &CreateArgs) -> Result<()> {
             "WARNING: version {version} is what the cluster reports; the API served is that of {KUBERNETES}"
         );
     }
-    println!("Creating cluster \"{name}\" ...");
-    println!(" ✓ Ensuring node image (kindest/node:{version}) 🖼");
+    let say = |text: std::fmt::Arguments<'_>| {
+        if !quiet {
+            println!("{text}");
+        }
+    };
+    say(format_args!("Creating cluster \"{name}\" ..."));
+    say(format_args!(" ✓ Ensuring node image (kindest/node:{version}) 🖼"));
     let mut wish = parsed.wish;
     wish.kubernetes_version = asked;
     wish.api_port = Some(wish.api_port.unwrap_or(0));
     let cluster = Cluster::create(tool, &name, wish)?;
-    let up = raise(&cluster, args.kubeconfig.as_deref());
+    let up = raise(&cluster, args.kubeconfig.as_deref(), quiet);
     if let Err(e) = up {
         if !args.retain {
             cluster.delete(args.kubeconfig.as_deref())?;
@@ -292,13 +417,15 @@ pub(super) fn create(tool: Tool, args: &CreateArgs) -> Result<()> {
         return Err(Error::new(e.kind, format_args!("failed to create cluster: {e}")));
     }
     let context = cluster.record.context();
-    println!("Set kubectl context to \"{context}\"");
-    println!("You can now use your cluster with:\n\nkubectl cluster-info --context {context}\n");
-    println!("Have a nice day! 👋");
+    say(format_args!("Set kubectl context to \"{context}\""));
+    say(format_args!(
+        "You can now use your cluster with:\n\nkubectl cluster-info --context {context}\n"
+    ));
+    say(format_args!("Have a nice day! 👋"));
     Ok(())
 }
 
-fn raise(cluster: &Cluster, kubeconfig: Option<&Path>) -> Result<()> {
+fn raise(cluster: &Cluster, kubeconfig: Option<&Path>, quiet: bool) -> Result<()> {
     let mut last: Option<Step> = None;
     let planes = cluster
         .record
@@ -307,6 +434,7 @@ fn raise(cluster: &Cluster, kubeconfig: Option<&Path>) -> Result<()> {
         .filter(|n| n.role == Role::ControlPlane)
         .count();
     let say = |step: Step| match step {
+        _ if quiet => {}
         Step::Joining if planes > 1 => println!(" ✓ Joining more control-plane nodes 🎮"),
         other => println!(" ✓ {}", title(other)),
     };
@@ -320,15 +448,19 @@ fn raise(cluster: &Cluster, kubeconfig: Option<&Path>) -> Result<()> {
 }
 
 /// `delete cluster`.
-pub(super) fn delete(tool: Tool, name: &str, kubeconfig: Option<&Path>) -> Result<()> {
-    println!("Deleting cluster \"{name}\" ...");
+pub(super) fn delete(tool: Tool, name: &str, kubeconfig: Option<&Path>, quiet: bool) -> Result<()> {
+    if !quiet {
+        println!("Deleting cluster \"{name}\" ...");
+    }
     if !ClusterPaths::of(tool, name)?.exists() {
         return Ok(());
     }
     let cluster = Cluster::open(tool, name)?;
     cluster.delete(kubeconfig)?;
-    let nodes: Vec<&str> = cluster.record.nodes.iter().map(|n| n.name.as_str()).collect();
-    println!("Deleted nodes: {nodes:?}");
+    let nodes: Vec<String> = cluster.record.nodes.iter().map(|n| n.name.clone()).collect();
+    if !quiet {
+        println!("Deleted nodes: {}", quoted(&nodes));
+    }
     Ok(())
 }
 
@@ -354,11 +486,15 @@ pub(super) fn get(tool: Tool, what: &GetWhat) -> Result<()> {
                 }
             }
         }
-        GetWhat::Kubeconfig { name, .. } => {
-            print!(
-                "{}",
-                Cluster::open(tool, &cluster_name(tool, name.as_deref()))?.kubeconfig()?
-            );
+        GetWhat::Kubeconfig { name, internal } => {
+            let name = cluster_name(tool, name.as_deref());
+            let cluster = Cluster::open(tool, &name).map_err(|e| match e.kind {
+                tripod_model::ErrorKind::NotFound => Error::not_found(format_args!(
+                    "could not locate any control plane nodes for cluster named '{name}'"
+                )),
+                _ => e,
+            })?;
+            print!("{}", config_of(&cluster, *internal)?);
         }
     }
     Ok(())
@@ -366,6 +502,28 @@ pub(super) fn get(tool: Tool, what: &GetWhat) -> Result<()> {
 
 fn cluster_name(tool: Tool, name: Option<&str>) -> String {
     name.unwrap_or_else(|| tool.default_cluster()).to_owned()
+}
+
+/// Refuses what is no duration in Go's form (`5m`, `1h30m`, `0s`); the command waits for readiness in any case.
+fn is_duration(text: &str) -> Result<()> {
+    let mut rest = text.trim_start_matches(['+', '-']);
+    let mut fine = !rest.is_empty();
+    while fine && !rest.is_empty() && rest != "0" {
+        let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let tail = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().find_map(|u| {
+            unit.strip_prefix(u)
+                .filter(|tail| tail.is_empty() || tail.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
+        });
+        fine = unit.len() < rest.len() && tail.is_some();
+        rest = tail.unwrap_or_default();
+    }
+    match fine {
+        true => Ok(()),
+        false => Err(Error::invalid(format_args!(
+            "invalid argument \"{text}\" for \"--wait\" flag: time: invalid duration \"{text}\""
+        ))
+        .at("wait")),
+    }
 }
 
 /// The Kubernetes version in the tag of a node image.
@@ -389,7 +547,6 @@ fn minor(version: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn versions_are_read_off_images() {
@@ -404,6 +561,17 @@ mod tests {
         ] {
             assert!(version_of(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn durations() {
+        for fine in ["5m", "0s", "0", "1h30m", "1.5s", "300ms"] {
+            assert!(is_duration(fine).is_ok(), "{fine}");
+        }
+        for bad in ["", "5", "soon", "5m3", "m"] {
+            assert!(is_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(quoted(&["a".into(), "b".into()]), "[\"a\" \"b\"]");
     }
 
     #[test]

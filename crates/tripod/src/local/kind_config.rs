@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tripod_model::{Error, Result};
 
 use super::cluster::{NodeWish, Wish};
+use super::kubeadm;
 use super::record::{Mapping, Mount, Role};
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +104,6 @@ pub(super) fn parse(text: &str) -> Result<Parsed> {
     let mut warnings = Vec::new();
     check_networking(&config.networking, &mut warnings)?;
     let cluster_patches = [
-        ("kubeadmConfigPatches", config.kubeadm_config_patches.len()),
         (
             "kubeadmConfigPatchesJSON6902",
             config.kubeadm_config_patches_json6902.len(),
@@ -130,6 +130,12 @@ pub(super) fn parse(text: &str) -> Result<Parsed> {
     if nodes.is_empty() {
         nodes.push(NodeWish::plain(Role::ControlPlane));
     }
+    let asked = kubeadm::read(&config.kubeadm_config_patches);
+    for n in &mut nodes {
+        n.labels.extend(asked.labels.clone());
+        n.taints = n.taints.take().or_else(|| asked.taints.clone());
+    }
+    warnings.extend(asked.left.iter().map(|p| no_effect("kubeadmConfigPatches", p)));
     Ok(Parsed {
         name: config.name,
         image,
@@ -177,6 +183,11 @@ fn check_networking(networking: &Networking, warnings: &mut Vec<String>) -> Resu
     Ok(())
 }
 
+/// The warning about a part of a patch.
+fn no_effect(field: &str, part: &str) -> String {
+    format!("{field}: {part} has no effect: there is no kubeadm or kubelet to configure")
+}
+
 fn node(index: usize, n: Node, warnings: &mut Vec<String>) -> Result<NodeWish> {
     let role = match n.role.as_deref() {
         None | Some("control-plane") => Role::ControlPlane,
@@ -188,9 +199,12 @@ fn node(index: usize, n: Node, warnings: &mut Vec<String>) -> Result<NodeWish> {
             .at("nodes.role"));
         }
     };
-    if !n.kubeadm_config_patches.is_empty() || !n.kubeadm_config_patches_json6902.is_empty() {
+    let asked = kubeadm::read(&n.kubeadm_config_patches);
+    let field = format!("nodes[{index}].kubeadmConfigPatches");
+    warnings.extend(asked.left.iter().map(|p| no_effect(&field, p)));
+    if !n.kubeadm_config_patches_json6902.is_empty() {
         warnings.push(format!(
-            "nodes[{index}].kubeadmConfigPatches has no effect: there is no kubeadm"
+            "nodes[{index}].kubeadmConfigPatchesJSON6902 has no effect: there is no kubeadm"
         ));
     }
     let mut mounts = Vec::new();
@@ -220,7 +234,8 @@ fn node(index: usize, n: Node, warnings: &mut Vec<String>) -> Result<NodeWish> {
         role,
         mappings,
         mounts,
-        labels: n.labels,
+        labels: n.labels.into_iter().chain(asked.labels).collect(),
+        taints: asked.taints,
     })
 }
 

@@ -19,6 +19,7 @@ mod init;
 pub(crate) mod kind;
 mod kind_config;
 mod kube;
+mod kubeadm;
 mod kubeconfig;
 pub(crate) mod minikube;
 mod mounts;

@@ -1,6 +1,7 @@
 //! The commands of `minikube`, under its name.
 
 mod commands;
+mod docker_env;
 mod failure;
 mod flags;
 mod image;
@@ -550,7 +551,7 @@ fn run(verb: Verb, profile: &str) -> Outcome<ExitCode> {
             ConfigWhat::View => config::view()?,
         },
         Verb::Logs(args) => commands::logs(&args, profile)?,
-        Verb::DockerEnv(args) => commands::docker_env(&args, profile)?,
+        Verb::DockerEnv(args) => docker_env::docker_env(&args, profile)?,
         Verb::PodmanEnv { .. } => {
             let text = "podman-env cannot be had: nodes have no podman; see minikube docker-env";
             return Err(Failure::new("MK_USAGE", 14, text));
