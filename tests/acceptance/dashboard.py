@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -19,7 +20,8 @@ from pathlib import Path
 import _lib
 
 SOCKET = _lib.WORK / "dashboard.sock"
-daemon = _lib.Daemon(options=["--dashboard-socket", str(SOCKET)])
+SECURE = 8443
+daemon = _lib.Daemon(options=["--dashboard-socket", str(SOCKET), "--dashboard-listen", f"127.0.0.1:{SECURE}"])
 SHOTS = os.environ.get("SHOTS")
 
 
@@ -83,6 +85,53 @@ class Plain:
         return self.request("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})})
 
 
+class Secure:
+    """A client of the https listener that keeps cookies; `identity` is a file with a certificate and its key."""
+
+    def __init__(self, identity=None):
+        self.cookies = {}
+        self.tls = ssl.create_default_context(cadata=authority())
+        if identity:
+            self.tls.load_cert_chain(identity)
+
+    def request(self, method, path, fields=None, headers=None):
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+        if self.cookies:
+            headers["Cookie"] = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
+        connection = http.client.HTTPSConnection("127.0.0.1", SECURE, timeout=20, context=self.tls)
+        try:
+            connection.request(method, path, urllib.parse.urlencode(fields or {}), headers)
+            response = connection.getresponse()
+            self.lines = response.headers.get_all("Set-Cookie") or []
+            for line in self.lines:
+                name, value = line.split(";")[0].split("=", 1)
+                self.cookies[name] = value
+            return response.status, response.read().decode(), response.headers
+        finally:
+            connection.close()
+
+    def csrf(self):
+        return re.search(r'name="csrf" value="([0-9a-f]+)"', self.request("GET", "/")[1]).group(1)
+
+    def log_in(self, token):
+        return self.request("POST", "/login", {"csrf": self.csrf(), "token": token})
+
+
+def kubectl(*words):
+    done = subprocess.run(["kubectl", "--kubeconfig", str(daemon.root / "kube/admin.conf"), *words], capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
+def of_config(path):
+    return base64.b64decode(kubectl("config", "view", "--raw", "-o", f"jsonpath={{{path}}}")).decode()
+
+
+def authority():
+    return of_config(".clusters[0].cluster.certificate-authority-data")
+
+
 class Browser:
     """One window of a browser."""
 
@@ -93,7 +142,7 @@ class Browser:
         self.driver = subprocess.Popen(["chromedriver", f"--port={self.port}"], stdout=log, stderr=log)
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1360,900", "--hide-scrollbars", f"--user-data-dir={_lib.WORK}/browser"]
         _lib.eventually(20, self.up)
-        answer = self.call("POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}}})
+        answer = self.call("POST", "/session", {"capabilities": {"alwaysMatch": {"acceptInsecureCerts": True, "goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}}})
         self.session = f"/session/{answer['sessionId']}"
 
     def up(self):
@@ -318,6 +367,68 @@ class Dashboard(unittest.TestCase):
             self.shows("ticker")
             self.assertLessEqual(browser.js("return document.documentElement.scrollWidth"), 390, f"{name} is wider than the phone")
             browser.shoot(f"{name}-phone")
+
+    def test_13_elsewhere_nobody_is_let_in_without_a_log_in(self):
+        stranger = Secure()
+        for method, path in (("GET", "/"), ("GET", "/pods"), ("GET", "/live"), ("POST", "/nodes/x/drain")):
+            status, text, headers = stranger.request(method, path)
+            self.assertEqual(status, 401, path)
+            self.assertNotIn("ticker", text)
+            self.assertIn("default-src 'none'", headers["content-security-policy"])
+        status, text, _ = stranger.log_in("nonsense")
+        self.assertEqual((status, "not good" in text), (403, True), text)
+        self.assertEqual(stranger.request("POST", "/login", {"token": "x"})[0], 403)
+        self.assertEqual(stranger.request("GET", "/")[0], 401)
+
+    def test_14_tokens_and_sessions(self):
+        kubectl("create", "serviceaccount", "viewer")
+        kubectl("create", "clusterrolebinding", "viewer", "--clusterrole=view", "--serviceaccount=default:viewer")
+        kubectl("create", "serviceaccount", "boss")
+        kubectl("create", "clusterrolebinding", "boss", "--clusterrole=cluster-admin", "--serviceaccount=default:boss")
+        viewer = Secure()
+        status, text, _ = viewer.log_in(kubectl("create", "token", "viewer").strip())
+        self.assertEqual((status, "cluster-admin" in text), (403, True), text)
+        self.assertEqual(viewer.request("GET", "/")[0], 401)
+        boss = Secure()
+        before = boss.csrf()
+        status, _, headers = boss.log_in(kubectl("create", "token", "boss").strip())
+        self.assertEqual((status, headers["location"]), (303, "/"))
+        for line in boss.lines:
+            self.assertRegex(line, "^__Host-tripod_.*; Path=/; HttpOnly; SameSite=Strict; Secure$")
+        self.assertIn("ticker", boss.request("GET", "/workloads")[1])
+        kubectl("create", "configmap", "kept")
+        deletion = "/configmaps/default/kept/delete"
+        self.assertEqual(boss.request("POST", deletion, {"csrf": before})[0], 403, "a form from before the log-in")
+        token = boss.csrf()
+        self.assertEqual(boss.request("POST", deletion, {"csrf": token}, {"Origin": "https://evil.example"})[0], 403)
+        thief = Secure()
+        thief.cookies = {k: v for k, v in boss.cookies.items() if not k.endswith("_session")}
+        self.assertEqual(thief.request("POST", deletion, {"csrf": token})[0], 401)
+        self.assertEqual(boss.request("POST", deletion, {"csrf": token})[0], 303)
+        old = dict(boss.cookies)
+        self.assertEqual(boss.request("POST", "/logout", {"csrf": token})[0], 303)
+        boss.cookies = old
+        self.assertEqual(boss.request("GET", "/")[0], 401, "the session outlives the log-out")
+
+    def test_15_a_client_certificate_needs_no_log_in(self):
+        identity = _lib.WORK / "admin.pem"
+        identity.write_text(of_config(".users[0].user.client-certificate-data") + of_config(".users[0].user.client-key-data"))
+        admin = Secure(identity)
+        status, text, _ = admin.request("GET", "/workloads")
+        self.assertEqual((status, "ticker" in text), (200, True))
+        self.assertNotIn("/logout", text)
+
+    def test_16_log_in_on_screen(self):
+        browser.size(1360, 900)
+        browser.do("url", {"url": f"https://127.0.0.1:{SECURE}/pods"})
+        self.shows("Log in")
+        browser.shoot("login")
+        browser.do(f"element/{browser.find('#token')}/value", {"text": kubectl("create", "token", "boss").strip()})
+        browser.click("button.primary")
+        self.shows("Nodes ready", "Log out")
+        browser.click("button.logout")
+        self.shows("Log in")
+        self.assertTrue(all("401" in c for c in browser.complaints()))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) form: Vec<(String, String)>,
     pub(crate) body: Bytes,
+    /// It is let in by a session.
+    pub(crate) session: bool,
 }
 
 impl Call {
@@ -44,6 +46,11 @@ impl Call {
             return None;
         }
         let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let mut headers = parts.headers.clone();
+        // HTTP/2 names the host in the address.
+        if let Some(host) = parts.uri.authority().and_then(|a| a.as_str().parse().ok()) {
+            headers.entry(header::HOST).or_insert(host);
+        }
         Some(Self {
             method: parts.method.clone(),
             path: path.split('/').filter(|p| !p.is_empty()).map(decoded).collect(),
@@ -52,9 +59,10 @@ impl Call {
                 .path_and_query()
                 .map_or_else(String::new, ToString::to_string),
             query: pairs(parts.uri.query().unwrap_or_default().as_bytes()),
-            headers: parts.headers.clone(),
+            headers,
             form: Vec::new(),
             body: Bytes::new(),
+            session: false,
         })
     }
 

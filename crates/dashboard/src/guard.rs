@@ -14,15 +14,22 @@ pub(crate) struct Guard {
     key: hmac::Key,
     /// Name of the cookie. Ports share their cookies: daemons on one machine must not share a name.
     cookie: String,
+    secure: bool,
 }
 
 impl Guard {
-    pub(crate) fn new() -> Self {
+    /// `secure`: only https is spoken, and cookies are to go nowhere else.
+    pub(crate) fn new(secure: bool) -> Self {
         let secret: [u8; 32] = rand::random();
         let mark: [u8; 4] = rand::random();
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            cookie: format!("tripod_{}", hex::encode(mark)),
+            cookie: match secure {
+                // Browsers take a cookie of such a name from this very host by https only.
+                true => format!("__Host-tripod_{}", hex::encode(mark)),
+                false => format!("tripod_{}", hex::encode(mark)),
+            },
+            secure,
         }
     }
 
@@ -32,10 +39,24 @@ impl Guard {
             Some(value) if value.len() == 32 => (value, None),
             _ => {
                 let value = hex::encode(rand::random::<[u8; 16]>());
-                let set = format!("{}={value}; Path={base}/; HttpOnly; SameSite=Strict", self.cookie);
+                let secure = if self.secure { "; Secure" } else { "" };
+                let set = format!(
+                    "{}={value}; Path={base}/; HttpOnly; SameSite=Strict{secure}",
+                    self.cookie
+                );
                 (value, Some(set))
             }
         }
+    }
+
+    /// Name of the cookie of a session.
+    pub(crate) fn session_cookie(&self) -> String {
+        format!("{}_session", self.cookie)
+    }
+
+    /// The header that sets a cookie of a session: kept until the browser is closed, shown to nobody else.
+    pub(crate) fn line(&self, name: &str, value: &str) -> String {
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Secure")
     }
 
     /// What a form of this browser must carry.
@@ -114,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_change_needs_the_cookie_its_token_and_this_origin() {
-        let guard = Guard::new();
+        let guard = Guard::new(false);
         let (visitor, set) = guard.visitor(&HeaderMap::new(), "");
         let set = set.unwrap();
         assert!(
@@ -138,7 +159,11 @@ mod tests {
             Ok(())
         );
         assert!(guard.check(&with(&[]), "").is_err());
-        assert!(guard.check(&with(&[]), &Guard::new().token(&visitor)).is_err());
+        assert!(
+            guard
+                .check(&with(&[]), &Guard::new(false).token(&visitor))
+                .is_err()
+        );
         assert!(
             guard
                 .check(&headers(&[("host", "127.0.0.1:8001")]), &token)

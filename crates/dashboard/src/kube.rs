@@ -9,6 +9,24 @@ use tripod_model::{Error, ErrorKind, Result};
 use crate::call::Ctx;
 use crate::object::{Obj, text};
 
+/// Who asks from elsewhere.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// By a client certificate (DER), which the listener has verified.
+    Certificate(Vec<u8>),
+    /// By a bearer token.
+    Token(String),
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Certificate(_) => "Certificate(…)",
+            Self::Token(_) => "Token(…)",
+        })
+    }
+}
+
 /// The Kubernetes API of this manager, called from within by its administrator.
 #[async_trait::async_trait]
 pub trait KubeApi: Send + Sync {
@@ -17,6 +35,12 @@ pub trait KubeApi: Send + Sync {
     /// # Errors
     /// When the API cannot be asked; what it refuses is a response.
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>>;
+
+    /// Whether somebody may do everything in the cluster.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthorized`] when the identity is none; others when the API cannot be asked.
+    async fn may_administer(&self, who: Identity) -> Result<bool>;
 }
 
 /// Who made a change, for managed fields.

@@ -18,6 +18,7 @@ mod pages;
 mod readings;
 mod reply;
 mod router;
+mod session;
 mod status;
 mod streams;
 mod view;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use tripod_edge::{Handler, Peer, Request, Response};
 use tripod_engine::Engine;
 
-pub use kube::KubeApi;
+pub use kube::{Identity, KubeApi};
 
 /// How the dashboard is reached.
 #[derive(Debug, Clone, Default)]
@@ -38,9 +39,12 @@ pub struct Options {
     pub base: String,
     /// Name of the cluster, for the title; empty leaves it out.
     pub cluster: String,
+    /// Whoever reaches it must log in; it is reached by https.
+    pub log_in: bool,
 }
 
-/// The dashboard over one daemon; cheap to clone. Whoever reaches it is the administrator: it belongs on a unix socket.
+/// The dashboard over one daemon; cheap to clone. Without [`Options::log_in`] whoever
+/// reaches it is the administrator: then it belongs on a unix socket.
 #[derive(Clone)]
 pub struct Dashboard(Arc<Inner>);
 
@@ -49,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) kube: Option<Arc<dyn KubeApi>>,
     pub(crate) options: Options,
     pub(crate) guard: guard::Guard,
+    pub(crate) sessions: session::Sessions,
     pub(crate) readings: Arc<readings::Readings>,
     pub(crate) terminals: Arc<streams::Terminals>,
     pub(crate) known: Arc<status::Known>,
@@ -60,8 +65,9 @@ impl Dashboard {
         Self(Arc::new(Inner {
             engine,
             kube,
+            guard: guard::Guard::new(options.log_in),
             options,
-            guard: guard::Guard::new(),
+            sessions: session::Sessions::default(),
             readings: Arc::default(),
             terminals: Arc::default(),
             known: Arc::default(),
@@ -76,7 +82,7 @@ impl std::fmt::Debug for Dashboard {
 }
 
 impl Handler for Dashboard {
-    async fn handle(&self, request: Request, _peer: Arc<Peer>) -> Response {
-        router::handle(&self.0, request).await
+    async fn handle(&self, request: Request, peer: Arc<Peer>) -> Response {
+        router::handle(&self.0, request, &peer).await
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use tripod_edge::{Request, Response};
+use tripod_edge::{Peer, Request, Response};
 use tripod_engine::{Manager, Membership};
 use tripod_model::{Error, ErrorKind, Time};
 use tripod_store::State;
@@ -14,19 +14,20 @@ use crate::kinds::KindDef;
 use crate::object::decoded;
 use crate::pages::{detail, edit, listing, overview, running, search, workloads};
 use crate::view::{Page, Section, Tone, Ui, render};
-use crate::{Inner, act, guard, live, reply, streams};
+use crate::{Inner, act, guard, live, reply, session, streams};
 
 /// Longest form that is taken.
 const MAX_FORM: usize = 3 << 20;
 
 /// Answers a request.
-pub(crate) async fn handle(inner: &Arc<Inner>, request: Request) -> Response {
+pub(crate) async fn handle(inner: &Arc<Inner>, request: Request, peer: &Peer) -> Response {
     let base = inner.options.base.as_str();
     let (parts, body) = request.into_parts();
     let Some(mut call) = Call::new(&parts, base) else {
         return reply::plain(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n");
     };
-    if base.is_empty() && !guard::is_own_host(&call.headers, &parts.uri) {
+    // A name that another site had resolved to this machine's loopback; https knows whom it speaks with.
+    if base.is_empty() && !inner.options.log_in && !guard::is_own_host(&call.headers, &parts.uri) {
         let text = "The dashboard answers to addresses and to localhost only.\n";
         return reply::plain(StatusCode::FORBIDDEN, "text/plain; charset=utf-8", text);
     }
@@ -39,12 +40,31 @@ pub(crate) async fn handle(inner: &Arc<Inner>, request: Request) -> Response {
         });
     }
     let (visitor, new_cookie) = inner.guard.visitor(&call.headers, base);
+    let admitted = match inner.options.log_in {
+        true => session::admitted(inner, &call, peer).await,
+        false => None,
+    };
+    call.session = admitted == Some(session::Admitted::Session);
+    let open = !inner.options.log_in || admitted.is_some();
     let mut response = match call.method {
+        Method::GET | Method::HEAD if !open => session::ask(inner, &call, &visitor, ""),
         Method::GET | Method::HEAD => get(inner, &call, &visitor).await,
         Method::POST => match Limited::new(body, MAX_FORM).collect().await {
             Ok(body) => {
                 call.set_body(body.to_bytes());
-                post(inner, &call, &visitor).await
+                match call
+                    .path
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .as_slice()
+                {
+                    ["login"] if inner.options.log_in => session::log_in(inner, &call, &visitor).await,
+                    ["logout"] if inner.options.log_in => session::log_out(inner, &call, &visitor),
+                    ["preferences"] => post(inner, &call, &visitor).await,
+                    _ if !open => session::ask(inner, &call, &visitor, ""),
+                    _ => post(inner, &call, &visitor).await,
+                }
             }
             Err(_) => problem(inner, &call, &visitor, &Error::invalid("The form is too long.")),
         },
@@ -108,6 +128,7 @@ pub(crate) fn context(inner: &Inner, call: &Call, visitor: &str, manager: Option
             here: call.path.first().cloned().unwrap_or_default(),
             uri: call.uri.clone(),
             search: call.query("q").to_owned(),
+            session: call.session,
             now: Time::now(),
         },
     }

@@ -15,6 +15,19 @@ const PART: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LogIn<'a> {
+    ui: &'a Ui,
+    problem: &'a str,
+}
+
+/// The page that asks for a token, with what was wrong with the last one.
+pub(crate) fn login_page(ui: &Ui, problem: &str) -> String {
+    // Writing to memory does not fail.
+    LogIn { ui, problem }.render().unwrap_or_default()
+}
+
 /// How a page is shown to this browser.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ui {
@@ -33,6 +46,8 @@ pub(crate) struct Ui {
     pub(crate) here: String,
     /// The address of this page.
     pub(crate) uri: String,
+    /// There is a session that can be ended.
+    pub(crate) session: bool,
     /// Words searched for.
     pub(crate) search: String,
     /// The time that ages are counted to.

@@ -2,6 +2,26 @@
 
 /// The table.
 pub(crate) const WORDS: &[(&str, &str)] = &[
+    (
+        "A browser with a client certificate of the cluster is let in without.",
+        "持有集群客户端证书的浏览器无需令牌即可进入。",
+    ),
+    ("Log in", "登录"),
+    ("Log out", "退出"),
+    (
+        "The cluster cannot tell now whether the token is good.",
+        "集群目前无法验证令牌。",
+    ),
+    ("The token is not good, or not any more.", "令牌无效或已过期。"),
+    (
+        "This identity may not administer the cluster: it needs the role cluster-admin.",
+        "此身份无权管理集群：需要 cluster-admin 角色。",
+    ),
+    ("This is no token.", "这不是令牌。"),
+    (
+        "Token of a service account that may administer the cluster",
+        "有权管理集群的服务账户令牌",
+    ),
     ("About", "对象"),
     ("Access modes", "访问模式"),
     ("Active", "启用"),

@@ -215,6 +215,9 @@ pub(crate) struct DaemonArgs {
     /// Where a manager answers other nodes, whatever `docker swarm init` and `join` say (default 0.0.0.0:2377).
     #[arg(long, value_name = "IP:PORT")]
     pub node_listen: Option<std::net::SocketAddr>,
+    /// Where the dashboard is served by https while this node is a manager; there people log in.
+    #[arg(long, value_name = "IP:PORT")]
+    pub dashboard_listen: Option<std::net::SocketAddr>,
     /// OCI runtime: the built-in one, or the name or path of another (`runc`, `crun`).
     #[arg(long, default_value = "tripod", value_name = "NAME")]
     pub oci_runtime: String,

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tripod_api_kube::{About, Kube};
-use tripod_dashboard::{Dashboard, KubeApi, Options};
+use tripod_dashboard::{Dashboard, Identity, KubeApi, Options};
 use tripod_edge::{Address, Handler, Listener, Peer};
 use tripod_engine::Engine;
 use tripod_model::{Error, Result};
@@ -49,6 +49,86 @@ pub(super) fn serve(listener: Option<Listener>, node: &Node, stop: CancellationT
     })
 }
 
+/// How long until a port that was taken is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Serves by https, for people who log in, whenever this daemon is a manager, until `stop` is cancelled.
+pub(super) fn serve_https(args: &DaemonArgs, node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+    let (engine, hostname) = (
+        node.engine.clone(),
+        tripod_agent::host::HostFacts::read().hostname,
+    );
+    let Some(at) = args.dashboard_listen else {
+        return tokio::spawn(async {});
+    };
+    let kube = Arc::new(InProcess {
+        kube: Kube::new(engine.clone(), About::default()),
+        engine: engine.clone(),
+    });
+    let options = Options {
+        log_in: true,
+        ..Options::default()
+    };
+    let dashboard = Arc::new(Dashboard::new(engine.clone(), Some(kube), options));
+    tokio::spawn(async move {
+        let mut standing = engine.watch_membership();
+        while !stop.is_cancelled() {
+            standing.borrow_and_update();
+            let over = stop.child_token();
+            let mut wait = None;
+            let serving = match listen_https(&engine, at, &hostname).await {
+                Ok(Some(listener)) => {
+                    let options = tripod_edge::Options::default();
+                    Some(tokio::spawn(tripod_edge::serve(
+                        listener,
+                        dashboard.clone(),
+                        options,
+                        over.clone(),
+                    )))
+                }
+                Ok(None) => None,
+                Err(e) => {
+                    tracing::error!("the dashboard is not served on {at}: {e}");
+                    wait = Some(RETRY);
+                    None
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                changed = standing.changed() => if changed.is_err() { stop.cancelled().await },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+            over.cancel();
+            if let Some(serving) = serving {
+                // Its end was asked for.
+                let _ = serving.await;
+            }
+        }
+    })
+}
+
+/// The https listener, on a manager.
+async fn listen_https(engine: &Engine, at: std::net::SocketAddr, hostname: &str) -> Result<Option<Listener>> {
+    let Ok(manager) = engine.manager() else {
+        return Ok(None);
+    };
+    let names = [hostname, "localhost", "127.0.0.1"].map(str::to_owned);
+    let mut names: Vec<String> = names.into_iter().chain([manager.advertised()]).collect();
+    names.sort();
+    names.dedup();
+    let serving = manager.serving_certificate(names)?;
+    let tls = tripod_edge::server_config_of(&tripod_edge::TlsPem {
+        certificate: serving.cert,
+        key: serving.key,
+        client_authority: manager.authority_certificate()?,
+    })?;
+    let address = Address::Tcp {
+        host: at.ip().to_string(),
+        port: at.port(),
+    };
+    Ok(Some(Listener::bind(&address, Some(tls)).await?))
+}
+
 /// The Kubernetes API in this process, asked by its administrator.
 struct InProcess {
     kube: Kube,
@@ -83,6 +163,45 @@ impl KubeApi for InProcess {
     async fn call(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>> {
         let peer = Arc::new(self.administrator()?);
         ask(self.kube.clone(), peer, request).await
+    }
+
+    async fn may_administer(&self, who: Identity) -> Result<bool> {
+        let mut peer = Peer {
+            tls: true,
+            ..Peer::default()
+        };
+        let review = serde_json::json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": "*", "group": "*", "resource": "*"}},
+        });
+        let mut request = http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header(http::header::HOST, "localhost")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::ACCEPT, "application/json");
+        match who {
+            Identity::Certificate(der) => peer.certificate = Some(der),
+            Identity::Token(token) => {
+                request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+        }
+        let request = request
+            .body(Bytes::from(review.to_string()))
+            .map_err(Error::invalid)?;
+        let answer = ask(self.kube.clone(), Arc::new(peer), request).await?;
+        match answer.status() {
+            http::StatusCode::UNAUTHORIZED => Err(Error::new(
+                tripod_model::ErrorKind::Unauthorized,
+                "the identity is not known",
+            )),
+            status if status.is_success() => {
+                let value: serde_json::Value =
+                    serde_json::from_slice(answer.body()).map_err(Error::internal)?;
+                Ok(value["status"]["allowed"] == true)
+            }
+            // Nobody without a name is asked about further.
+            http::StatusCode::FORBIDDEN => Ok(false),
+            status => Err(Error::unavailable(format_args!("the API answers {status}"))),
+        }
     }
 }
 

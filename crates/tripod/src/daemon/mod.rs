@@ -78,6 +78,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     let sessions = membership::spawn(&node.agent, &node.engine, stop.clone());
     let kube = doors::serve_kube(&args, &root, &node, stop.clone());
     let aws = aws::spawn(&node.engine, args.aws_listen.clone(), &root, stop.clone());
+    let secure_pages = dashboard::serve_https(&args, &node, stop.clone());
     let pages = dashboard::serve(dashboard, &node, stop.clone());
     let registry = registry::serve(registry_socket, &args, &root, &node, stop.clone()).await?;
     let task_endpoint = aws::spawn_task_endpoint(&node.engine, stop.clone());
@@ -96,6 +97,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     kube.await.map_err(Error::internal)?;
     aws.await.map_err(Error::internal)?;
     pages.await.map_err(Error::internal)?;
+    secure_pages.await.map_err(Error::internal)?;
     registry.await.map_err(Error::internal)?;
     task_endpoint.await.map_err(Error::internal)?;
     if args.stop_containers {
