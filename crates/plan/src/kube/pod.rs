@@ -1,7 +1,7 @@
 //! What controllers and the scheduler read of a pod, computed once when it changes.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tripod_model::Time;
@@ -188,6 +188,8 @@ pub struct KPod {
     pub pod: Arc<Pod>,
     /// Read once.
     pub info: PodInfo,
+    /// What the scheduler tells pods apart by, computed once it is needed.
+    pub(super) class: OnceLock<u64>,
 }
 
 impl KPod {

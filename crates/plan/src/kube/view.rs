@@ -290,6 +290,7 @@ impl KubeView {
         let kpod = Arc::new(KPod {
             pod: pod.clone(),
             info,
+            class: std::sync::OnceLock::new(),
         });
         let old = self
             .pods

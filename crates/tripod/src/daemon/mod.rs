@@ -110,15 +110,17 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     node.runtime.close().await
 }
 
-/// After this long without a request, code that served the last ones is let go.
-const QUIET: std::time::Duration = std::time::Duration::from_secs(5);
+/// After this long without a request, what served the last ones is let go: long enough that a client which calls again
+/// and again finds it, short enough that a daemon whose users went is small at once.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Keeps what is resident small: code of the start and of rare calls is let go once nobody calls.
+/// Keeps what is resident small: code of the start and of rare calls, and memory that answers took, is let go once nobody
+/// calls.
 async fn let_go_when_quiet(stop: CancellationToken) {
     let work = async {
         tokio::time::sleep(QUIET).await;
         loop {
-            match tokio::task::spawn_blocking(tripod_runtime::memory::let_go_of_code).await {
+            match tokio::task::spawn_blocking(let_go).await {
                 Ok(Ok(())) => {}
                 // Nothing is lost but memory, and it would fail the next time too.
                 Ok(Err(e)) => return tracing::debug!("mappings cannot be read: {e}"),
@@ -128,6 +130,11 @@ async fn let_go_when_quiet(stop: CancellationToken) {
         }
     };
     let _ = stop.run_until_cancelled(work).await;
+}
+
+fn let_go() -> std::io::Result<()> {
+    tripod_runtime::memory::give_back_freed();
+    tripod_runtime::memory::let_go_of_code()
 }
 
 /// The opened parts of a node.

@@ -10,7 +10,7 @@ mod topology;
 mod volumes;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -44,14 +44,8 @@ pub(super) fn decide(w: &mut Work<'_>) {
     if waiting.is_empty() {
         return;
     }
-    waiting.sort_by_cached_key(|p| {
-        (
-            Reverse(p.info.priority),
-            p.pod.metadata.creation_timestamp,
-            p.namespace().to_owned(),
-            p.name().to_owned(),
-        )
-    });
+    // They come by namespace and name, and the sort is stable.
+    waiting.sort_by_key(|p| (Reverse(p.info.priority), p.pod.metadata.creation_timestamp));
     let mut facts = Facts::new(w);
     let mut left = waiting.as_slice();
     let mut placed = 0;
@@ -79,9 +73,9 @@ fn is_ours(pod: &Pod) -> bool {
 /// Pods that ask for the same.
 fn classes(pods: &[Arc<KPod>]) -> Vec<Vec<Arc<KPod>>> {
     let mut order: Vec<Vec<Arc<KPod>>> = Vec::new();
-    let mut known: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut known: HashMap<u64, usize> = HashMap::new();
     for pod in pods {
-        let hash = class_of(pod);
+        let hash = *pod.class.get_or_init(|| class_of(pod));
         match known.get(&hash) {
             Some(&at) => order[at].push(pod.clone()),
             None => {
@@ -308,7 +302,16 @@ fn gate(w: &mut Work<'_>, pod: &KPod) {
 
 fn pend(w: &mut Work<'_>, pod: &KPod, text: &str, nominated: Option<&str>) {
     let now = w.now;
-    let known = super::pod::condition(&pod.pod, "PodScheduled").is_some_and(|c| c["message"] == text);
+    let condition = super::pod::condition(&pod.pod, "PodScheduled");
+    let known = condition.is_some_and(|c| c["message"] == text);
+    let place = pod.pod.status.rest.get("nominatedNodeName").and_then(Value::as_str);
+    if known
+        && condition.is_some_and(|c| c["status"] == "False" && c["reason"] == "Unschedulable")
+        && (nominated.is_none() || nominated == place)
+    {
+        // Many may wait for long, and to find out by a copy that nothing changes is what would cost most.
+        return;
+    }
     w.update_pod(pod, |p| {
         scheduled(p, "False", "Unschedulable", text, now);
         if let Some(node) = nominated {
