@@ -10,6 +10,7 @@ pub mod door;
 pub mod ecs;
 pub mod error;
 pub mod event;
+pub mod fields;
 pub mod id;
 pub mod image;
 pub mod ipam;

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
+use crate::fields::Fields;
 use crate::network::PortProtocol;
 use crate::object::ObjectMeta;
 use crate::swarm::{TaskSpec, TaskState};
@@ -122,7 +123,7 @@ pub struct PodSpec {
     pub termination_grace_period_seconds: Option<i64>,
     /// Everything else.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Fields,
 }
 
 /// A container of a pod.
@@ -141,7 +142,7 @@ pub struct PodContainer {
     pub args: Vec<String>,
     /// Everything else.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Fields,
 }
 
 /// The part of core/v1 PodStatus that Tripod's own code reads and writes.
@@ -165,7 +166,7 @@ pub struct PodStatus {
     pub start_time: Option<Time>,
     /// Everything else.
     #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    pub rest: Fields,
 }
 
 /// What a Swarm task or ECS task has and a PodSpec lacks.
@@ -360,7 +361,7 @@ mod tests {
             ..Default::default()
         });
         pod.state.desired = DesiredState::Shutdown;
-        pod.spec.rest.insert("hostNetwork".into(), true.into());
+        pod.spec.rest.insert("hostNetwork", true.into());
         let bytes = encode(&pod);
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(value["kind"], "Pod");

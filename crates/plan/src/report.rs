@@ -170,7 +170,7 @@ pub fn kubernetes_status(pod: &mut Pod) {
         "restartCount": 0,
         "state": state,
     }]);
-    pod.status.rest.insert("containerStatuses".into(), status);
+    pod.status.rest.insert("containerStatuses", status);
     conditions(pod);
 }
 
@@ -190,16 +190,17 @@ fn conditions(pod: &mut Pod) {
         ("ContainersReady", ready, reason),
         ("Ready", ready, reason),
     ];
-    let list = pod.status.rest.entry("conditions").or_insert_with(|| json!([]));
-    for (kind, holds, reason) in all {
-        let say = crate::kube::conditions::Say {
-            kind,
-            status: if holds { "True" } else { "False" },
-            reason,
-            message: "",
-        };
-        crate::kube::conditions::set(list, say, at);
-    }
+    pod.status.rest.edit("conditions", |list| {
+        for (kind, holds, reason) in all {
+            let say = crate::kube::conditions::Say {
+                kind,
+                status: if holds { "True" } else { "False" },
+                reason,
+                message: "",
+            };
+            crate::kube::conditions::set(list, say, at);
+        }
+    });
 }
 
 fn reason(state: TaskState) -> &'static str {

@@ -257,7 +257,7 @@ fn pod_spec(name: &str, template: &TaskSpec, task: &SwarmTask) -> PodSpec {
         image: c.image.clone(),
         command: c.command.clone(),
         args: c.args.clone(),
-        rest,
+        rest: rest.into(),
     };
     let grace = c
         .stop_grace_period
@@ -268,7 +268,7 @@ fn pod_spec(name: &str, template: &TaskSpec, task: &SwarmTask) -> PodSpec {
         // Swarm replaces a task that ended; it never restarts one.
         restart_policy: "Never".into(),
         termination_grace_period_seconds: Some(grace),
-        rest: Map::new(),
+        rest: Default::default(),
     }
 }
 

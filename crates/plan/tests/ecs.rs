@@ -180,7 +180,7 @@ impl World {
                 json!({ "running": {} })
             };
             next.status.rest.insert(
-                "containerStatuses".into(),
+                "containerStatuses",
                 json!([{ "name": "main", "state": status }]),
             );
             life::observe(&mut next, self.now);

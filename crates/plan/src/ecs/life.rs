@@ -292,7 +292,7 @@ mod tests {
         });
         pod.spec.node_name = "n".into();
         pod.status.phase = phase.into();
-        pod.status.rest.insert("containerStatuses".into(), statuses);
+        pod.status.rest.insert("containerStatuses", statuses);
         pod
     }
 
@@ -310,10 +310,9 @@ mod tests {
         observe(&mut p, time(1));
         assert_eq!(p.state.ecs.as_ref().unwrap().last_status, "ACTIVATING");
         let first = p.state.ecs.as_ref().unwrap().version;
-        p.status.rest.insert(
-            "containerStatuses".into(),
-            json!([running("main"), running("side")]),
-        );
+        p.status
+            .rest
+            .insert("containerStatuses", json!([running("main"), running("side")]));
         observe(&mut p, time(2));
         let s = p.state.ecs.clone().unwrap();
         assert_eq!((s.last_status.as_str(), s.started_at), ("RUNNING", Some(time(2))));
@@ -327,7 +326,7 @@ mod tests {
         let mut p = pod(json!([running("main"), running("side")]), "Running");
         observe(&mut p, time(1));
         p.status.rest.insert(
-            "containerStatuses".into(),
+            "containerStatuses",
             json!([running("main"), ended("side", 3, "Error")]),
         );
         observe(&mut p, time(2));
@@ -336,7 +335,7 @@ mod tests {
             ("RUNNING", "RUNNING")
         );
         p.status.rest.insert(
-            "containerStatuses".into(),
+            "containerStatuses",
             json!([ended("main", 1, "OOMKilled"), ended("side", 3, "Error")]),
         );
         p.status.phase = "Failed".into();

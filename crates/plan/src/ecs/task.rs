@@ -339,7 +339,7 @@ fn spec(launch: &Launch<'_>, task: &EcsTask, pod: &str, values: &Resolved) -> Po
             .collect(),
         restart_policy: "Never".into(),
         termination_grace_period_seconds: Some(grace(definition)),
-        rest,
+        rest: rest.into(),
     }
 }
 
@@ -385,7 +385,7 @@ fn pod_container(
         image: e.image.clone(),
         command: texts(c, "entryPoint"),
         args: command,
-        rest,
+        rest: rest.into(),
     }
 }
 

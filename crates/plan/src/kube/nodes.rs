@@ -370,14 +370,15 @@ fn not_ready(w: &mut Work<'_>, pod: &KPod) {
     }
     let now = w.now;
     w.update_pod(pod, |p| {
-        let list = p.status.rest.entry("conditions").or_insert_with(|| json!([]));
         let say = Say {
             kind: "Ready",
             status: "False",
             reason: "",
             message: "",
         };
-        conditions::set(list, say, now);
+        p.status
+            .rest
+            .edit("conditions", |list| conditions::set(list, say, now));
     });
     w.tell_pod(
         &pod.pod.metadata,

@@ -215,6 +215,19 @@ pub fn condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p Value> {
     all.iter().find(|c| c["type"] == kind)
 }
 
+/// The volumes of a pod, when claims may be among them: most pods have none, and theirs need not be read.
+pub(super) fn claiming(pod: &Pod) -> &[Value] {
+    let rest = &pod.spec.rest;
+    if !["persistentVolumeClaim", "ephemeral"]
+        .iter()
+        .any(|key| rest.mentions("volumes", key))
+    {
+        return &[];
+    }
+    let volumes = rest.get("volumes").and_then(Value::as_array);
+    volumes.map_or(&[], Vec::as_slice)
+}
+
 /// What a pod asks of its node: its containers together, or its largest init container with the sidecars started
 /// before it, whichever is more; with `spec.overhead`, and `spec.resources` in their place where it names them.
 pub fn requests(pod: &Pod) -> Amounts {

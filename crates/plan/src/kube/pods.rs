@@ -137,18 +137,17 @@ pub(super) fn leave_tainted(w: &mut Work<'_>, pod: &KPod, node: &Node) {
 /// Asks a pod to go, and says in its status why.
 pub(super) fn disrupt(w: &mut Work<'_>, pod: &KPod, reason: &str, message: &str, grace: Option<i64>) {
     let mut marked = pod.pod.as_ref().clone();
-    let list = marked
-        .status
-        .rest
-        .entry("conditions")
-        .or_insert_with(|| serde_json::json!([]));
     let say = Say {
         kind: "DisruptionTarget",
         status: "True",
         reason,
         message,
     };
-    conditions::set(list, say, w.now);
+    let now = w.now;
+    marked
+        .status
+        .rest
+        .edit("conditions", |list| conditions::set(list, say, now));
     match deletion_of(&marked, &pod.info, grace, w.now) {
         Deletion::Now => w.remove_pod(pod),
         Deletion::Later(next) => {

@@ -301,14 +301,7 @@ impl KubeView {
 }
 
 fn uses_claims(pod: &KPod) -> bool {
-    let volumes = pod
-        .pod
-        .spec
-        .rest
-        .get("volumes")
-        .and_then(serde_json::Value::as_array);
-    volumes
-        .into_iter()
-        .flatten()
+    super::pod::claiming(&pod.pod)
+        .iter()
         .any(|v| v.get("persistentVolumeClaim").is_some() || v.get("ephemeral").is_some())
 }

@@ -139,8 +139,7 @@ pub(super) fn decide_claim(w: &mut Work<'_>, namespace: &str, name: &str) {
 fn is_used(w: &Work<'_>, namespace: &str, name: &str) -> bool {
     let mut pods = w.k.pods_in(namespace).filter(|p| !p.info.phase.is_final());
     pods.any(|p| {
-        let volumes = p.pod.spec.rest.get("volumes").and_then(Value::as_array);
-        volumes.into_iter().flatten().any(|v| {
+        super::pod::claiming(&p.pod).iter().any(|v| {
             v["persistentVolumeClaim"]["claimName"] == name
                 || v.get("ephemeral").is_some()
                     && format!("{}-{}", p.name(), v["name"].as_str().unwrap_or_default()) == name

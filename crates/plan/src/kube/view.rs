@@ -281,12 +281,11 @@ impl KubeView {
     }
 
     /// Takes over a pod.
-    pub(crate) fn upsert_pod(&mut self, pod: &Arc<Pod>) {
+    pub(crate) fn upsert_pod(&mut self, pod: &Arc<Pod>, info: PodInfo) {
         let (ns, name): (Arc<str>, Arc<str>) = (
             pod.metadata.namespace.as_str().into(),
             pod.metadata.name.as_str().into(),
         );
-        let info = PodInfo::of(pod);
         let kpod = Arc::new(KPod {
             pod: pod.clone(),
             info,

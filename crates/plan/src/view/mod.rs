@@ -339,6 +339,9 @@ impl View {
             self.unindex_pod(&key, old);
         }
         self.note_pod(old.as_deref(), Some(&pod));
+        let info = crate::kube::pod::PodInfo::of(&pod);
+        // What was read of its fields so far is not kept with the pod: see [`tripod_model::fields`].
+        let pod = Arc::new(Pod::clone(&pod));
         if !pod.spec.node_name.is_empty() {
             let load = self.by_node.entry(pod.spec.node_name.clone()).or_default();
             load.pods.insert(key.clone(), pod.clone());
@@ -347,7 +350,7 @@ impl View {
             let pods = self.by_service.entry(task.service_id.clone()).or_default();
             pods.insert(key.clone(), pod.clone());
         }
-        self.kube.upsert_pod(&pod);
+        self.kube.upsert_pod(&pod, info);
         self.ecs.upsert_pod(&pod);
         self.pods.insert(key, pod);
     }

@@ -328,14 +328,14 @@ impl Kube {
         let image = pod.pod.spec.containers[0].image.clone();
         let uid = pod.pod.metadata.uid.clone();
         let set = |next: &mut Pod, kind: &str, status: bool, now: Time| {
-            let list = next.status.rest.entry("conditions").or_insert_with(|| json!([]));
             let say = tripod_plan::kube::conditions::Say {
                 kind,
                 status: if status { "True" } else { "False" },
                 reason: "",
                 message: "",
             };
-            tripod_plan::kube::conditions::set(list, say, now);
+            let set = tripod_plan::kube::conditions::set;
+            next.status.rest.edit("conditions", |list| set(list, say, now));
         };
         if next.status.phase != "Running" {
             self.started.insert(uid, self.now);
@@ -361,7 +361,7 @@ impl Kube {
         let ended = json!([{ "name": name, "state": { "terminated": {
             "exitCode": code, "finishedAt": self.now.to_string(),
         } } }]);
-        next.status.rest.insert("containerStatuses".into(), ended);
+        next.status.rest.insert("containerStatuses", ended);
         Some(next)
     }
 

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tripod_model::pod::Pod;
 
 pub use facts::{Reason, effective_taints, node_matches, tolerates};
@@ -104,9 +104,7 @@ fn class_of(pod: &KPod) -> u64 {
         (ip, protocol, port).hash(&mut hasher);
     }
     for field in asks::FIELDS {
-        if let Some(value) = pod.pod.spec.rest.get(field) {
-            hash_value(value, &mut hasher);
-        }
+        pod.pod.spec.rest.text(field).hash(&mut hasher);
     }
     // Other volumes are of no account, and that of the token has a name of its own in each pod.
     volumes::names(pod).hash(&mut hasher);
@@ -114,33 +112,8 @@ fn class_of(pod: &KPod) -> u64 {
     for container in &pod.pod.spec.containers {
         container.image.hash(&mut hasher);
     }
-    pod.pod
-        .status
-        .rest
-        .get("nominatedNodeName")
-        .and_then(Value::as_str)
-        .hash(&mut hasher);
+    pod.pod.status.rest.text("nominatedNodeName").hash(&mut hasher);
     hasher.finish()
-}
-
-fn hash_value(value: &Value, hasher: &mut DefaultHasher) {
-    match value {
-        Value::Null => 0_u8.hash(hasher),
-        Value::Bool(b) => b.hash(hasher),
-        Value::Number(n) => n.hash(hasher),
-        Value::String(s) => s.hash(hasher),
-        Value::Array(all) => {
-            all.len().hash(hasher);
-            all.iter().for_each(|v| hash_value(v, hasher));
-        }
-        Value::Object(all) => {
-            all.len().hash(hasher);
-            for (key, value) in all {
-                key.hash(hasher);
-                hash_value(value, hasher);
-            }
-        }
-    }
 }
 
 /// Places the pods of a class as far as there is room. How many got a place.
@@ -282,14 +255,15 @@ fn bind(w: &mut Work<'_>, pod: &KPod, node: &str) {
 
 /// Sets the condition `PodScheduled`.
 pub(super) fn scheduled(p: &mut Pod, status: &str, reason: &str, message: &str, now: tripod_model::Time) {
-    let list = p.status.rest.entry("conditions").or_insert_with(|| json!([]));
     let say = Say {
         kind: "PodScheduled",
         status,
         reason,
         message,
     };
-    conditions::set(list, say, now);
+    p.status
+        .rest
+        .edit("conditions", |list| conditions::set(list, say, now));
 }
 
 fn gate(w: &mut Work<'_>, pod: &KPod) {
@@ -304,7 +278,12 @@ fn pend(w: &mut Work<'_>, pod: &KPod, text: &str, nominated: Option<&str>) {
     let now = w.now;
     let condition = super::pod::condition(&pod.pod, "PodScheduled");
     let known = condition.is_some_and(|c| c["message"] == text);
-    let place = pod.pod.status.rest.get("nominatedNodeName").and_then(Value::as_str);
+    let place = pod
+        .pod
+        .status
+        .rest
+        .get("nominatedNodeName")
+        .and_then(Value::as_str);
     if known
         && condition.is_some_and(|c| c["status"] == "False" && c["reason"] == "Unschedulable")
         && (nominated.is_none() || nominated == place)
@@ -315,7 +294,7 @@ fn pend(w: &mut Work<'_>, pod: &KPod, text: &str, nominated: Option<&str>) {
     w.update_pod(pod, |p| {
         scheduled(p, "False", "Unschedulable", text, now);
         if let Some(node) = nominated {
-            p.status.rest.insert("nominatedNodeName".into(), node.into());
+            p.status.rest.insert("nominatedNodeName", node.into());
         }
     });
     if !known {

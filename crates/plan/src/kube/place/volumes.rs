@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tripod_model::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use tripod_model::node::Node;
 
 use super::super::kinds::{CLAIMS, STORAGE_CLASSES, VOLUMES};
 use super::super::object::KObject;
-use super::super::pod::KPod;
+use super::super::pod::{KPod, claiming};
 use super::super::storage;
 use super::super::work::Work;
 use super::facts::node_matches;
@@ -24,8 +23,7 @@ pub(super) struct Claims {
 
 /// Names of the claims of a pod.
 pub(super) fn names(pod: &KPod) -> Vec<String> {
-    let volumes = pod.pod.spec.rest.get("volumes").and_then(Value::as_array);
-    let claims = volumes.into_iter().flatten().filter_map(|v| {
+    let claims = claiming(&pod.pod).iter().filter_map(|v| {
         let named = v["persistentVolumeClaim"]["claimName"]
             .as_str()
             .map(str::to_owned);
