@@ -179,10 +179,9 @@ impl World {
                 next.status.phase = "Running".into();
                 json!({ "running": {} })
             };
-            next.status.rest.insert(
-                "containerStatuses",
-                json!([{ "name": "main", "state": status }]),
-            );
+            next.status
+                .rest
+                .insert("containerStatuses", json!([{ "name": "main", "state": status }]));
             life::observe(&mut next, self.now);
             if next != *pod {
                 self.take(Write::Create(Object::Pod(Arc::new(next))));
