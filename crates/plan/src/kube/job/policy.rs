@@ -44,7 +44,7 @@ fn matches(rule: &PodFailurePolicyRule, pod: &KPod) -> Option<String> {
         let lists = ["containerStatuses", "initContainerStatuses"];
         let statuses = lists
             .iter()
-            .filter_map(|l| pod.pod.status.rest.get(*l)?.as_array())
+            .filter_map(|l| pod.pod.status.rest.get(l)?.as_array())
             .flatten();
         for status in statuses {
             let name = status["name"].as_str().unwrap_or_default();
