@@ -104,18 +104,6 @@ fn mode(spec: &ServiceSpec) -> Result<()> {
             "Mode.ReplicatedJob.TotalCompletions",
             "Total completed jobs must not be negative",
         ),
-        ServiceMode::Global {} | ServiceMode::GlobalJob {}
-            if spec
-                .task_template
-                .placement
-                .as_ref()
-                .is_some_and(|p| p.max_replicas > 0) =>
-        {
-            refuse(
-                "TaskTemplate.Placement.MaxReplicas",
-                "replicas-max-per-node can only be used with replicated or replicated-job mode",
-            )
-        }
         _ => Ok(()),
     }
 }

@@ -76,17 +76,6 @@ fn bad_specifications_are_refused_as_swarm_does() {
         ),
         (
             |s| {
-                s.mode = ServiceMode::Global {};
-                s.task_template.placement = Some(Placement {
-                    max_replicas: 2,
-                    ..Placement::default()
-                });
-            },
-            "replicas-max-per-node can only be used with replicated or replicated-job mode",
-            "TaskTemplate.Placement.MaxReplicas",
-        ),
-        (
-            |s| {
                 s.update_config = Some(UpdateConfig {
                     delay: -1,
                     ..UpdateConfig::default()

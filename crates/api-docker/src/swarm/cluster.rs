@@ -388,7 +388,10 @@ fn spec(s: &SwarmSpec) -> Value {
         .log_driver
         .as_ref()
         .map(|d| json!({"Name": d.name, "Options": d.options}));
-    let mut ca = json!({"NodeCertExpiry": s.node_cert_expiry, "ForceRotate": s.force_rotate});
+    let mut ca = json!({"NodeCertExpiry": s.node_cert_expiry});
+    if s.force_rotate > 0 {
+        ca["ForceRotate"] = s.force_rotate.into();
+    }
     if !s.external_cas.is_empty() {
         ca["ExternalCAs"] = json!(s.external_cas);
     }

@@ -268,7 +268,7 @@ fn update_config(u: wire::UpdateConfig) -> Result<model::UpdateConfig> {
                 )));
             }
         },
-        monitor: if u.monitor == 0 { 5_000_000_000 } else { u.monitor },
+        monitor: u.monitor,
         max_failure_ratio: u.max_failure_ratio,
         order: match u.order.as_str() {
             "" | "stop-first" => model::UpdateOrder::StopFirst,

@@ -10,13 +10,16 @@ use tripod_model::swarm::{Credentials, ServiceSpec, SwarmService};
 
 use super::service_spec as wire;
 use super::{from_wire, logs, to_wire};
-use crate::call::Call;
+use crate::call::{Call, Version};
 use crate::fault::Fault;
 use crate::reply::{self, Reply};
 use crate::{Docker, when};
 
 /// How long a registry may take to tell a digest before the name is used as it is.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(3);
+
+/// From this version on clients look digests up themselves (`/distribution/NAME/json`).
+const PINNED_BY_CLIENTS: Version = Version(30);
 
 pub(super) async fn route(docker: &Docker, call: Call, parts: &[&str]) -> Reply {
     let manager = docker.swarm().manager()?;
@@ -81,11 +84,12 @@ async fn read_spec(call: Call) -> Result<ServiceSpec, Fault> {
 
 async fn create(docker: &Docker, manager: &Manager, call: Call) -> Reply {
     let auth = call.header("X-Registry-Auth").map(str::to_owned);
+    let is_old = call.version < PINNED_BY_CLIENTS;
     let mut spec = read_spec(call).await?;
     if spec.name.is_empty() {
         spec.name = tripod_agent::generate_name(|name| manager.service(name).is_ok());
     }
-    let warnings = pin(docker, &mut spec, auth, None).await;
+    let warnings = pin(docker, &mut spec, auth, None, is_old).await;
     let made = manager.service_create(spec).await?;
     let mut answer = json!({"ID": made.metadata.name});
     if !warnings.is_empty() {
@@ -108,10 +112,11 @@ async fn update(docker: &Docker, manager: &Manager, call: Call, id: &str) -> Rep
     };
     let auth = call.header("X-Registry-Auth").map(str::to_owned);
     let before = manager.service(id)?;
+    let is_old = call.version < PINNED_BY_CLIENTS;
     let mut spec = read_spec(call).await?;
     let mut warnings = Vec::new();
     if !rollback {
-        warnings = pin(docker, &mut spec, auth, Some(&before)).await;
+        warnings = pin(docker, &mut spec, auth, Some(&before), is_old).await;
     }
     manager
         .service_update(
@@ -127,13 +132,14 @@ async fn update(docker: &Docker, manager: &Manager, call: Call, id: &str) -> Rep
     reply::json(&json!({"Warnings": if warnings.is_empty() { Value::Null } else { json!(warnings) }}))
 }
 
-/// Asks the registry for the digest of the image, so that every node runs the same bytes. Where none answers the name
-/// stays, and the client is told.
+/// Takes the credentials over, and for clients that do not do so themselves asks the registry for the digest of the
+/// image, so that every node runs the same bytes. Where none answers the name stays, and the client is told.
 async fn pin(
     docker: &Docker,
     spec: &mut ServiceSpec,
     auth: Option<String>,
     before: Option<&SwarmService>,
+    is_old: bool,
 ) -> Vec<String> {
     let container = &mut spec.task_template.container;
     let credentials = auth.as_deref().and_then(decode_auth);
@@ -141,6 +147,9 @@ async fn pin(
     let Ok(reference) = Reference::parse(&container.image) else {
         return Vec::new();
     };
+    if !is_old {
+        return Vec::new();
+    }
     let unchanged = before.is_some_and(|s| s.spec.task_template.container.image == container.image);
     if reference.digest.is_some() || unchanged {
         return Vec::new();
@@ -190,18 +199,29 @@ pub(super) fn service(s: &SwarmService, defaults: bool) -> Value {
     }
     if let Some(job) = &s.status.job {
         value["JobStatus"] = json!({
-            "JobIteration": {"Index": job.iteration},
+            "JobIteration": iteration(job.iteration),
             "LastExecution": when::or_never(job.last_execution),
         });
     }
     value
 }
 
+/// A counter as the API writes it: none is no member.
+pub(super) fn iteration(index: u64) -> Value {
+    match index {
+        0 => json!({}),
+        index => json!({"Index": index}),
+    }
+}
+
 fn endpoint(s: &SwarmService) -> Value {
     let Some(e) = &s.status.endpoint else {
         return json!({"Spec": {}});
     };
-    let mut value = json!({"Spec": to_wire::endpoint_spec(&e.spec)});
+    let mut value = json!({"Spec": {}});
+    if s.spec.endpoint_spec.is_some() {
+        value["Spec"] = json!(to_wire::endpoint_spec(&e.spec));
+    }
     if !e.ports.is_empty() {
         value["Ports"] = json!(e.ports.iter().map(to_wire::port).collect::<Vec<_>>());
     }

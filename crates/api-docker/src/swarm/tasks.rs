@@ -68,7 +68,7 @@ fn task(t: &Task, networks: &[NetworkSpec]) -> Value {
         "CreatedAt": created,
         "UpdatedAt": stamp,
         "Labels": {},
-        "Spec": to_wire::task(&swarm.template),
+        "Spec": to_wire::task(&swarm.template, false),
         "ServiceID": swarm.service_id,
         "Status": status,
         "DesiredState": match state.desired {
@@ -91,18 +91,19 @@ fn task(t: &Task, networks: &[NetworkSpec]) -> Value {
         value["NodeID"] = json!(node);
     }
     if let Some(iteration) = swarm.job_iteration {
-        value["JobIteration"] = json!({"Index": iteration});
+        value["JobIteration"] = super::services::iteration(iteration);
     }
     let attachments: Vec<Value> = pod
         .extension
         .networks
         .iter()
-        .map(|n| {
-            let spec = networks.iter().find(|s| s.id == n.network_id);
-            json!({
-                "Network": spec.map_or_else(|| json!({"ID": n.network_id}), networks::attachment),
+        .filter_map(|n| {
+            // Networks of the node's own are no business of the cluster.
+            let spec = networks.iter().find(|s| s.id == n.network_id)?;
+            Some(json!({
+                "Network": networks::attachment(spec),
                 "Addresses": n.address.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            })
+            }))
         })
         .collect();
     if !attachments.is_empty() {

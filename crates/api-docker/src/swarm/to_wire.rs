@@ -1,5 +1,5 @@
-//! A service of the cluster as the API writes it. What the real daemon fills in when it stores a service is filled in
-//! here, so that inspect shows it.
+//! A service of the cluster as the API writes it: as it was given, or with the defaults of the cluster filled in where a
+//! client asks for them (`insertDefaults`).
 
 use serde_json::{Value, json};
 use tripod_model::container::HealthCheck;
@@ -8,11 +8,11 @@ use tripod_model::swarm as model;
 
 use super::service_spec as wire;
 
-/// `ServiceSpec`. Rollout settings that nobody gave are left out unless `defaults` are asked for.
+/// `ServiceSpec`. What nobody gave is left out unless `defaults` are asked for.
 pub(super) fn service(spec: &model::ServiceSpec, defaults: bool) -> Value {
     let rollout = |given: Option<&model::UpdateConfig>| {
         let shown = !spec.mode.is_job() && (defaults || given.is_some());
-        shown.then(|| update_config(given))
+        shown.then(|| update_config(given, defaults))
     };
     let wire = wire::ServiceSpec {
         name: spec.name.clone(),
@@ -22,10 +22,11 @@ pub(super) fn service(spec: &model::ServiceSpec, defaults: bool) -> Value {
         update_config: rollout(spec.update_config.as_ref()),
         rollback_config: rollout(spec.rollback_config.as_ref()),
         networks: spec.networks.iter().map(network).collect(),
-        endpoint_spec: Some(endpoint_spec(&spec.endpoint_spec.clone().unwrap_or_default())),
+        endpoint_spec: spec.endpoint_spec.as_ref().map(endpoint_spec),
     };
     let mut value = serde_json::to_value(&wire).unwrap_or_default();
-    value["TaskTemplate"] = task(&spec.task_template);
+    value["TaskTemplate"] = task(&spec.task_template, defaults);
+    value["TaskTemplate"]["Runtime"] = "container".into();
     value["Labels"] = json!(spec.labels);
     value
 }
@@ -60,35 +61,41 @@ fn mode(mode: &model::ServiceMode) -> wire::Mode {
 }
 
 /// `TaskSpec`.
-pub(super) fn task(spec: &model::TaskSpec) -> Value {
-    let restart = spec.restart_policy.clone().unwrap_or_default();
+pub(super) fn task(spec: &model::TaskSpec, defaults: bool) -> Value {
+    let given_or = |is_given: bool| is_given || defaults;
     let wire = wire::TaskSpec {
-        container_spec: Some(container(&spec.container)),
+        container_spec: Some(container(&spec.container, defaults)),
         plugin_spec: None,
         network_attachment_spec: None,
-        resources: Some(spec.resources.as_ref().map(resources).unwrap_or_default()),
-        restart_policy: Some(wire::RestartPolicy {
-            condition: if restart.condition.is_empty() {
-                "any".into()
-            } else {
-                restart.condition
-            },
-            delay: Some(restart.delay.unwrap_or(5_000_000_000)),
-            max_attempts: Some(restart.max_attempts.unwrap_or(0)),
-            window: restart.window,
-        }),
-        placement: Some(spec.placement.as_ref().map(placement).unwrap_or_default()),
+        resources: given_or(spec.resources.is_some())
+            .then(|| spec.resources.as_ref().map(resources).unwrap_or_default()),
+        restart_policy: given_or(spec.restart_policy.is_some())
+            .then(|| restart_policy(&spec.restart_policy.clone().unwrap_or_default(), defaults)),
+        placement: given_or(spec.placement.is_some())
+            .then(|| spec.placement.as_ref().map(placement).unwrap_or_default()),
         networks: spec.networks.iter().map(network).collect(),
         log_driver: spec.log_driver.as_ref().map(|d| wire::Driver {
             name: d.name.clone(),
             options: Some(d.options.clone()),
         }),
-        runtime: "container".into(),
+        runtime: String::new(),
     };
     wire.to_value(spec.force_update)
 }
 
-fn container(c: &model::TaskContainer) -> wire::ContainerSpec {
+fn restart_policy(r: &model::TaskRestartPolicy, defaults: bool) -> wire::RestartPolicy {
+    wire::RestartPolicy {
+        condition: match r.condition.as_str() {
+            "" => "any".into(),
+            given => given.to_owned(),
+        },
+        delay: r.delay.or(defaults.then_some(5_000_000_000)),
+        max_attempts: Some(r.max_attempts.unwrap_or(0)),
+        window: r.window,
+    }
+}
+
+fn container(c: &model::TaskContainer, defaults: bool) -> wire::ContainerSpec {
     wire::ContainerSpec {
         image: c.image.clone(),
         labels: c.labels.clone(),
@@ -100,24 +107,16 @@ fn container(c: &model::TaskContainer) -> wire::ContainerSpec {
         user: c.user.clone(),
         groups: c.groups.clone(),
         privileges: c.privileges.clone(),
-        init: Some(c.init.unwrap_or(false)),
+        init: c.init,
         stop_signal: c.stop_signal.clone(),
         tty: c.tty,
         open_stdin: c.open_stdin,
         read_only: c.read_only,
         mounts: c.mounts.iter().map(mount).collect(),
-        stop_grace_period: Some(c.stop_grace_period.unwrap_or(10_000_000_000)),
+        stop_grace_period: c.stop_grace_period.or(defaults.then_some(10_000_000_000)),
         healthcheck: c.healthcheck.as_ref().map(healthcheck),
         hosts: c.hosts.clone(),
-        dns_config: Some(
-            c.dns_config
-                .as_ref()
-                .map_or_else(wire::DnsConfig::default, |d| wire::DnsConfig {
-                    nameservers: d.nameservers.clone(),
-                    search: d.search.clone(),
-                    options: d.options.clone(),
-                }),
-        ),
+        dns_config: dns_config(c.dns_config.as_ref(), defaults),
         secrets: c
             .secrets
             .iter()
@@ -155,6 +154,17 @@ fn container(c: &model::TaskContainer) -> wire::ContainerSpec {
             })
             .collect(),
         oom_score_adj: c.oom_score_adj,
+    }
+}
+
+fn dns_config(given: Option<&model::DnsConfig>, defaults: bool) -> Option<wire::DnsConfig> {
+    match given {
+        Some(d) => Some(wire::DnsConfig {
+            nameservers: d.nameservers.clone(),
+            search: d.search.clone(),
+            options: d.options.clone(),
+        }),
+        None => defaults.then(wire::DnsConfig::default),
     }
 }
 
@@ -262,7 +272,7 @@ fn network(n: &model::NetworkAttachmentConfig) -> wire::NetworkAttachment {
     }
 }
 
-fn update_config(u: Option<&model::UpdateConfig>) -> wire::UpdateConfig {
+fn update_config(u: Option<&model::UpdateConfig>, defaults: bool) -> wire::UpdateConfig {
     let u = u.cloned().unwrap_or_default();
     wire::UpdateConfig {
         parallelism: u.parallelism,
@@ -273,7 +283,11 @@ fn update_config(u: Option<&model::UpdateConfig>) -> wire::UpdateConfig {
             model::FailureAction::Rollback => "rollback",
         }
         .into(),
-        monitor: if u.monitor == 0 { 5_000_000_000 } else { u.monitor },
+        monitor: if u.monitor == 0 && defaults {
+            5_000_000_000
+        } else {
+            u.monitor
+        },
         max_failure_ratio: u.max_failure_ratio,
         order: match u.order {
             model::UpdateOrder::StopFirst => "stop-first",
@@ -356,8 +370,26 @@ mod tests {
         assert_eq!(value["Mode"]["Replicated"]["Replicas"], 1);
         assert_eq!(value["UpdateConfig"]["Monitor"], 5_000_000_000_i64);
         assert_eq!(value["TaskTemplate"]["RestartPolicy"]["Delay"], 5_000_000_000_i64);
-        assert_eq!(value["TaskTemplate"]["ContainerSpec"]["Init"], false);
-        assert_eq!(value["EndpointSpec"]["Mode"], "vip");
+        assert_eq!(
+            value["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"],
+            10_000_000_000_i64
+        );
+    }
+
+    #[test]
+    fn what_nobody_gave_is_not_shown() {
+        let wire: wire::ServiceSpec =
+            from_value(&json!({"Name": "w", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}})).unwrap();
+        let value = service(&super::super::from_wire::service(wire, 0).unwrap(), false);
+        assert_eq!(
+            value,
+            json!({
+                "Name": "w", "Labels": {}, "Mode": {"Replicated": {"Replicas": 1}},
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "x", "Isolation": "default"}, "ForceUpdate": 0, "Runtime": "container",
+                },
+            })
+        );
     }
 
     #[test]

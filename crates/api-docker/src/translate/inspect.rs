@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tripod_agent::ports::Rootfs;
 use tripod_agent::{ContainerRecord, MountPoint};
-use tripod_model::container::{ContainerStatus, HealthStatus, MountKind};
+use tripod_model::container::{ContainerStatus, HealthStatus, Mount, MountKind, MountOrigin};
 
 use super::{mounts, network, show};
 use crate::when;
@@ -147,14 +147,20 @@ pub(crate) fn mount_points(list: &[MountPoint]) -> Vec<wire::MountPoint> {
             source: m.path.clone(),
             destination: m.mount.target.clone(),
             driver: if volume { "local" } else { "" },
-            mode: m.mount.mode.clone(),
+            mode: mode(&m.mount),
             rw: !m.mount.read_only,
             propagation,
         }
     };
     // Docker lists tmpfs mounts only when they were asked for as mounts.
-    let shown = |m: &&MountPoint| m.mount.origin != tripod_model::container::MountOrigin::Tmpfs;
+    let shown = |m: &&MountPoint| m.mount.origin != MountOrigin::Tmpfs;
     list.iter().filter(shown).map(one).collect()
+}
+
+/// The mode of a bind. The real daemon tells `z` of volumes that were given without one.
+fn mode(m: &Mount) -> String {
+    let unsaid = m.kind == MountKind::Volume && m.origin == MountOrigin::Binds && m.mode.is_empty();
+    if unsaid { "z".into() } else { m.mode.clone() }
 }
 
 fn network_settings(r: &ContainerRecord) -> NetworkSettings {

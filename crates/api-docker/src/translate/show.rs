@@ -1,5 +1,7 @@
 //! From a specification back to `Config` and `HostConfig`.
 
+use std::collections::BTreeMap;
+
 use tripod_model::container::{ContainerSpec, HealthCheck, RestartCondition};
 
 use super::{mounts, ports, resources, security};
@@ -55,7 +57,7 @@ pub(crate) fn host_config(spec: &ContainerSpec) -> HostConfig {
         auto_remove: spec.auto_remove,
         volumes_from: spec.volumes_from.clone(),
         console_size: spec.console_size.map_or_else(|| vec![0, 0], |(h, w)| vec![h, w]),
-        annotations: spec.annotations.clone(),
+        annotations: annotations(spec),
         cap_add: sec.cap_add.clone(),
         cap_drop: sec.cap_drop.clone(),
         cgroupns_mode: security::show_namespace(&sec.cgroupns, "host"),
@@ -87,6 +89,15 @@ pub(crate) fn host_config(spec: &ContainerSpec) -> HostConfig {
     mounts::show(&spec.mounts, &mut h);
     resources::show(&spec.resources, &mut h);
     h
+}
+
+/// The annotations that the user gave: what the daemon notes for itself is left out.
+pub(super) fn annotations(spec: &ContainerSpec) -> BTreeMap<String, String> {
+    let given = spec
+        .annotations
+        .iter()
+        .filter(|(key, _)| !key.starts_with("tripod.dev/"));
+    given.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn restart_policy(spec: &ContainerSpec) -> RestartPolicy {

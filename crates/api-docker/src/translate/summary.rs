@@ -5,7 +5,7 @@ use tripod_model::Time;
 use tripod_model::container::{ContainerStatus, HealthStatus};
 use tripod_model::network::PortProtocol;
 
-use super::inspect;
+use super::{inspect, show};
 use crate::when::human;
 use crate::wire::container::{Port, Summary, SummaryHostConfig, SummaryNetworks};
 
@@ -32,7 +32,7 @@ pub(crate) fn summary(
         status: status(r, now),
         host_config: SummaryHostConfig {
             network_mode: &r.spec.network.mode,
-            annotations: &r.spec.annotations,
+            annotations: show::annotations(&r.spec),
         },
         network_settings: SummaryNetworks {
             networks: inspect::networks(r),

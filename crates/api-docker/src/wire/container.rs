@@ -377,8 +377,8 @@ pub(crate) struct Summary<'a> {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct SummaryHostConfig<'a> {
     pub(crate) network_mode: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: &'a Map,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub(crate) annotations: Map,
 }
 
 /// The networks that the list shows.

@@ -25,7 +25,7 @@ pub(crate) struct HostConfig {
     #[serde(serialize_with = "null_if_empty")]
     pub(crate) volumes_from: Vec<String>,
     pub(crate) console_size: Vec<u16>,
-    #[serde(serialize_with = "null_if_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) annotations: Map,
     #[serde(serialize_with = "null_if_empty")]
     pub(crate) cap_add: Vec<String>,
@@ -50,15 +50,15 @@ pub(crate) struct HostConfig {
     pub(crate) readonly_rootfs: bool,
     #[serde(serialize_with = "null_if_empty")]
     pub(crate) security_opt: Vec<String>,
-    #[serde(serialize_with = "null_if_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) storage_opt: Map,
-    #[serde(serialize_with = "null_if_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) tmpfs: Map,
     #[serde(rename = "UTSMode")]
     pub(crate) uts_mode: String,
     pub(crate) userns_mode: String,
     pub(crate) shm_size: i64,
-    #[serde(serialize_with = "null_if_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) sysctls: Map,
     pub(crate) runtime: String,
     pub(crate) isolation: String,
@@ -99,9 +99,11 @@ pub(crate) struct HostConfig {
     pub(crate) io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub(crate) io_maximum_bandwidth: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Mount>,
     pub(crate) masked_paths: Option<Vec<String>>,
     pub(crate) readonly_paths: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) init: Option<bool>,
 }
 

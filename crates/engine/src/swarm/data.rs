@@ -109,6 +109,9 @@ fn decode(text: Option<&String>) -> Vec<u8> {
 }
 
 fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("name must be provided"));
+    }
     let word = |c: u8| c.is_ascii_alphanumeric();
     let bytes = name.as_bytes();
     let fits = (1..=64).contains(&bytes.len())
