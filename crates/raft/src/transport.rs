@@ -23,6 +23,7 @@ use openraft::{BasicNode, OptionalSend, Snapshot};
 use tripod_store::TxnOk;
 
 use crate::cluster::Inner;
+use crate::flush::{Disk, Way};
 use crate::snapshot::SnapshotData;
 use crate::types::{NodeId, SnapshotMeta, TypeConfig, Vote};
 
@@ -161,12 +162,17 @@ impl Transport for LocalTransport {
 }
 
 /// Makes openraft's connections out of a [`Transport`].
-pub(crate) struct Network(pub(crate) Arc<dyn Transport>);
+pub(crate) struct Network {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) disk: Disk,
+}
 
 pub(crate) struct Connection {
     transport: Arc<dyn Transport>,
     target: NodeId,
     address: String,
+    disk: Disk,
+    _way: Way,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -174,9 +180,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Connection {
         Connection {
-            transport: self.0.clone(),
+            transport: self.transport.clone(),
             target,
             address: node.addr.clone(),
+            disk: self.disk.clone(),
+            _way: self.disk.way(),
         }
     }
 }
@@ -208,6 +216,12 @@ impl RaftNetwork<TypeConfig> for Connection {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<NodeId>> {
+        if let Some(committed) = rpc.leader_commit {
+            // openraft counts this node's own disk as soon as an entry was written; others may rely on it only when
+            // it was flushed.
+            let held = self.disk.holds(committed.index).await;
+            held.map_err(|e| Unreachable::new(&e))?;
+        }
         match self.call(Request::Append(rpc), &option).await? {
             Response::Append(answer) => self.remote(answer),
             _ => Err(Unreachable::new(&mismatch()).into()),

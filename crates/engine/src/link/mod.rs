@@ -4,6 +4,7 @@
 //! ([`message::Purpose`]): a question, a request of the Raft group, a node's session, or a stream to a node.
 
 pub(crate) mod frame;
+mod lanes;
 pub(crate) mod message;
 pub(crate) mod mux;
 pub(crate) mod pool;
@@ -26,6 +27,7 @@ use tripod_raft::Cluster;
 
 use message::{Answer, Asker, Call, Purpose};
 use mux::{Mux, Side, Stream};
+use lanes::{Io, Lanes};
 use pool::Pool;
 pub(crate) use raft::{Reach, answer as answer_raft};
 use tls::{Holder, Tls};
@@ -73,6 +75,7 @@ struct Inner {
     /// The part of the store that answers the Raft group.
     cluster: RwLock<Option<Cluster>>,
     pool: Pool,
+    lanes: Lanes,
     reach: Reach,
 }
 
@@ -92,6 +95,7 @@ impl Link {
         *installed = text;
         *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
         self.0.pool.clear();
+        self.0.lanes.clear();
         Ok(())
     }
 
@@ -105,6 +109,7 @@ impl Link {
         *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.set_cluster(None);
         self.0.pool.clear();
+        self.0.lanes.clear();
         self.0.reach.clear();
     }
 
@@ -117,6 +122,11 @@ impl Link {
     /// The configuration for dialling managers.
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>> {
         Ok(self.tls()?.client)
+    }
+
+    /// The configuration for dialling a lane.
+    fn lane(&self) -> Result<Arc<ClientConfig>> {
+        Ok(self.tls()?.lane)
     }
 
     /// Which store answers the Raft group.
@@ -191,6 +201,7 @@ impl Link {
                             let greeted = tokio::time::timeout(HANDSHAKE, link.greet(tcp)).await;
                             drop(permit);
                             match greeted {
+                                Ok(Ok((tls, holder))) if lanes::is_lane(&tls) => link.serve_lane(tls, holder, from, stop),
                                 Ok(Ok((tls, holder))) => attend(tls, holder, from, handler, stop).await,
                                 Ok(Err(error)) => tracing::debug!(%from, %error, "a caller was turned away"),
                                 Err(_) => tracing::debug!(%from, "a caller said nothing"),
@@ -210,9 +221,9 @@ impl Link {
     async fn greet(
         &self,
         tcp: TcpStream,
-    ) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Option<Holder>)> {
+    ) -> Result<(tokio_rustls::server::TlsStream<Io>, Option<Holder>)> {
         pool::tune(&tcp);
-        let tls = TlsAcceptor::from(self.tls()?.server).accept(tcp).await?;
+        let tls = TlsAcceptor::from(self.tls()?.server).accept(Io::new(tcp)).await?;
         let certificate = tls
             .get_ref()
             .1
@@ -225,7 +236,7 @@ impl Link {
 
 /// Keeps a connection until it ends.
 async fn attend(
-    tls: tokio_rustls::server::TlsStream<TcpStream>,
+    tls: tokio_rustls::server::TlsStream<Io>,
     holder: Option<Holder>,
     from: SocketAddr,
     handler: Handler,
