@@ -135,7 +135,12 @@ impl Flusher {
     ///
     /// # Errors
     /// That of an earlier flush.
-    pub(crate) fn flush(&self, file: &Arc<File>, path: &std::path::Path, until: u64) -> Result<(), RaftError> {
+    pub(crate) fn flush(
+        &self,
+        file: &Arc<File>,
+        path: &std::path::Path,
+        until: u64,
+    ) -> Result<(), RaftError> {
         let mut work = lock(&self.desk);
         if let Some(error) = work.failed.take() {
             return Err(error);
@@ -213,7 +218,9 @@ mod tests {
         assert!(!waiting.is_finished());
         let file = tempfile::tempfile().unwrap();
         let flusher = Flusher::start(disk.clone());
-        flusher.flush(&Arc::new(file), std::path::Path::new("x"), 5).unwrap();
+        flusher
+            .flush(&Arc::new(file), std::path::Path::new("x"), 5)
+            .unwrap();
         waiting.await.unwrap().unwrap();
         flusher.settle().unwrap();
         assert_eq!(disk.until(), 5);
@@ -226,7 +233,9 @@ mod tests {
         let (reader, _writer) = std::io::pipe().unwrap();
         // A pipe cannot be flushed.
         let pipe = File::from(std::os::fd::OwnedFd::from(reader));
-        flusher.flush(&Arc::new(pipe), std::path::Path::new("x"), 1).unwrap();
+        flusher
+            .flush(&Arc::new(pipe), std::path::Path::new("x"), 1)
+            .unwrap();
         assert!(disk.holds(0).await.is_err());
         assert!(flusher.settle().is_err());
     }

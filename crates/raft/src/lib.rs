@@ -21,6 +21,7 @@ mod log_store;
 mod log_tests;
 mod machine;
 mod metrics;
+mod network;
 mod options;
 mod proposer;
 mod recover;

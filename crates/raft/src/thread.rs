@@ -15,10 +15,10 @@ use crate::log::Log;
 use crate::log_store::LogStore;
 use crate::machine::{Machine, Published};
 use crate::metrics::Leadership;
+use crate::network::Network;
 use crate::options::Options;
 use crate::proposer::{Pending, Proposer};
 use crate::snapshot::Snapshots;
-use crate::transport::Network;
 use crate::types::{NodeId, TypeConfig};
 
 /// Keeps the thread running.

@@ -25,9 +25,9 @@ use tripod_model::node::NodeRole;
 use tripod_model::{Error, Result};
 use tripod_raft::Cluster;
 
+use lanes::{Io, Lanes};
 use message::{Answer, Asker, Call, Purpose};
 use mux::{Mux, Side, Stream};
-use lanes::{Io, Lanes};
 use pool::Pool;
 pub(crate) use raft::{Reach, answer as answer_raft};
 use tls::{Holder, Tls};
@@ -201,7 +201,9 @@ impl Link {
                             let greeted = tokio::time::timeout(HANDSHAKE, link.greet(tcp)).await;
                             drop(permit);
                             match greeted {
-                                Ok(Ok((tls, holder))) if lanes::is_lane(&tls) => link.serve_lane(tls, holder, from, stop),
+                                Ok(Ok((tls, holder))) if lanes::is_lane(&tls) => {
+                                    link.serve_lane(tls, holder, from, stop)
+                                }
                                 Ok(Ok((tls, holder))) => attend(tls, holder, from, handler, stop).await,
                                 Ok(Err(error)) => tracing::debug!(%from, %error, "a caller was turned away"),
                                 Err(_) => tracing::debug!(%from, "a caller said nothing"),
@@ -218,10 +220,7 @@ impl Link {
         Ok(())
     }
 
-    async fn greet(
-        &self,
-        tcp: TcpStream,
-    ) -> Result<(tokio_rustls::server::TlsStream<Io>, Option<Holder>)> {
+    async fn greet(&self, tcp: TcpStream) -> Result<(tokio_rustls::server::TlsStream<Io>, Option<Holder>)> {
         pool::tune(&tcp);
         let tls = TlsAcceptor::from(self.tls()?.server).accept(Io::new(tcp)).await?;
         let certificate = tls
