@@ -126,7 +126,7 @@ impl Engine {
             description,
             address: host_of(&standing.advertise_addr),
             data_path_addr: Some(standing.data_path_addr),
-            instance: self.0.instance,
+            instance: self.link().instance(),
         })
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A write waits for them, so nothing is in their way: no other streams, and no other thread. Who dials does so on
 //! the store's thread, where openraft asks; who is dialled moves the connection to its own store's thread after the
-//! handshake. A request is answered before the next is sent on the same lane.
+//! handshake. A request is answered before the next is sent on the same lane. The first message of a lane says which
+//! run of a daemon dialled (u64, little-endian).
 
 use std::collections::HashMap;
 use std::io;
@@ -19,13 +20,16 @@ use tokio::sync::watch;
 use tokio_rustls::{TlsConnector, client, server};
 use tokio_util::sync::CancellationToken;
 use tripod_model::node::NodeRole;
-use tripod_raft::{Request, Response, TransportError};
+use tripod_raft::{Cluster, NodeId, Request, Response, TransportError};
 
+use super::message::{Answer, Call};
 use super::tls::{Holder, LANE, manager_name};
 use super::{Link, frame, pool};
 
 /// How long a manager may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(4);
+/// How long a manager may take to say which run of its daemon it is.
+const WHO: Duration = Duration::from_millis(700);
 /// Lanes to one manager that are kept when nothing is asked.
 const IDLE: usize = 2;
 
@@ -104,7 +108,7 @@ impl Lanes {
     }
 
     /// A lane that was just made. A dial goes on when the caller gives up waiting, for the next one.
-    async fn dial(&self, address: &str, config: Arc<ClientConfig>) -> Result<Lane, String> {
+    async fn dial(&self, address: &str, config: Arc<ClientConfig>, instance: u64) -> Result<Lane, String> {
         loop {
             let mut dialling = {
                 let mut slots = self.slots();
@@ -119,7 +123,7 @@ impl Lanes {
                         let (done, dialling) = watch::channel(None);
                         let (lanes, to, config) = (self.clone(), address.to_owned(), config.clone());
                         tokio::spawn(async move {
-                            let dialled = connect(&to, config).await;
+                            let dialled = connect(&to, config, instance).await;
                             done.send_replace(Some(dialled.map(|lane| lanes.keep(&to, lane))));
                         });
                         slot.dialling = Some(dialling.clone());
@@ -141,11 +145,13 @@ impl Lanes {
     }
 }
 
-async fn connect(address: &str, config: Arc<ClientConfig>) -> Result<Lane, String> {
+async fn connect(address: &str, config: Arc<ClientConfig>, instance: u64) -> Result<Lane, String> {
     let connect = async {
         let tcp = TcpStream::connect(address).await?;
         pool::tune(&tcp);
-        TlsConnector::from(config).connect(manager_name(), tcp).await
+        let mut lane = TlsConnector::from(config).connect(manager_name(), tcp).await?;
+        frame::write(&mut lane, &instance.to_le_bytes()).await?;
+        Ok::<_, io::Error>(lane)
     };
     match tokio::time::timeout(CONNECT, connect).await {
         Ok(lane) => lane.map_err(|e| format!("{address}: {e}")),
@@ -172,7 +178,7 @@ impl Link {
             }
         }
         let config = self.lane().map_err(|e| TransportError::NotSent(e.message))?;
-        let dialled = lanes.dial(address, config).await;
+        let dialled = lanes.dial(address, config, self.instance()).await;
         let mut lane = dialled.map_err(TransportError::NotSent)?;
         let answer = exchange(&mut lane, &question).await;
         let answer = answer.map_err(|e| TransportError::Lost(format!("{address}: {e}")))?;
@@ -180,10 +186,10 @@ impl Link {
         Response::decode(&answer)
     }
 
-    /// Answers a lane on the store's thread, until it ends.
-    pub(super) fn serve_lane(
+    /// Answers a lane until it ends, unless it is that of a stranger or of a copy of another manager.
+    pub(super) async fn admit_lane(
         &self,
-        tls: server::TlsStream<Io>,
+        mut tls: server::TlsStream<Io>,
         holder: Option<Holder>,
         from: SocketAddr,
         stop: CancellationToken,
@@ -194,12 +200,25 @@ impl Link {
             tracing::debug!(%from, "a lane was turned away");
             return;
         };
+        let begun = tokio::select! {
+            begun = begin(&mut tls) => begun,
+            () = stop.cancelled() => return,
+        };
+        let (instance, sender, first) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return tracing::debug!(%from, %error, "a lane ended before it was used"),
+        };
+        if self.is_copy(&cluster, sender, instance).await {
+            return tracing::warn!(
+                %from, "a copy of a manager's data root wants to take part in the group and is refused"
+            );
+        }
         let link = self.clone();
         cluster.spawn(async move {
             let serving = async {
                 match moved(tls) {
-                    Ok(lane) => link.answer_lane(lane).await,
-                    Err(e) => Err(TransportError::Lost(e.to_string())),
+                    Ok(lane) => link.answer_lane(lane, first).await,
+                    Err(e) => Err(lost(e)),
                 }
             };
             let ended = tokio::select! {
@@ -212,21 +231,69 @@ impl Link {
         });
     }
 
-    async fn answer_lane(&self, mut lane: server::TlsStream<Io>) -> Result<(), TransportError> {
-        let lost = |e: io::Error| TransportError::Lost(e.to_string());
-        while let Some(question) = frame::read(&mut lane, frame::MAX).await.map_err(lost)? {
-            if Request::has_content(&question)? {
-                return Err(lost(io::ErrorKind::InvalidData.into()));
-            }
+    /// Whether another run of a daemon is at the address of the manager that somebody says to be. If nobody is, the
+    /// manager has moved.
+    async fn is_copy(&self, cluster: &Cluster, sender: NodeId, instance: u64) -> bool {
+        if sender == cluster.node_id() {
+            return true;
+        }
+        let metrics = cluster.metrics();
+        let known = metrics
+            .voters
+            .get(&sender)
+            .or_else(|| metrics.learners.get(&sender));
+        let Some(address) = known else { return false };
+        let asked = tokio::time::timeout(WHO, self.call(address, Call::Instance));
+        matches!(asked.await, Ok(Ok(Answer::Instance(there))) if there != instance)
+    }
+
+    async fn answer_lane(
+        &self,
+        mut lane: server::TlsStream<Io>,
+        first: Request,
+    ) -> Result<(), TransportError> {
+        let mut next = Some(first);
+        while let Some(question) = next {
             // Another store, or none, after the node left or was given another role.
             let Some(cluster) = self.cluster() else {
                 return Ok(());
             };
-            let answer = cluster.handle(Request::decode(&question, None)?).await;
+            let answer = cluster.handle(question).await;
             frame::write(&mut lane, &answer.encode()?).await.map_err(lost)?;
+            next = asked(&mut lane).await?;
         }
         Ok(())
     }
+}
+
+fn lost(e: io::Error) -> TransportError {
+    TransportError::Lost(e.to_string())
+}
+
+/// The next request on a lane; `None` at its end.
+async fn asked(lane: &mut server::TlsStream<Io>) -> Result<Option<Request>, TransportError> {
+    let Some(question) = frame::read(lane, frame::MAX).await.map_err(lost)? else {
+        return Ok(None);
+    };
+    if Request::has_content(&question)? {
+        return Err(lost(io::ErrorKind::InvalidData.into()));
+    }
+    Request::decode(&question, None).map(Some)
+}
+
+/// Which run of a daemon dialled, as which manager of the group, and its first request.
+async fn begin(lane: &mut server::TlsStream<Io>) -> Result<(u64, NodeId, Request), TransportError> {
+    let instance = frame::read(lane, frame::MAX_STRANGER).await.map_err(lost)?;
+    let instance = instance
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_le_bytes);
+    let (Some(instance), Some(first)) = (instance, asked(lane).await?) else {
+        return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+    };
+    let sender = first
+        .sender()
+        .ok_or_else(|| lost(io::ErrorKind::InvalidData.into()))?;
+    Ok((instance, sender, first))
 }
 
 /// Whether the caller wants a lane.

@@ -77,6 +77,16 @@ struct Inner {
     pool: Pool,
     lanes: Lanes,
     reach: Reach,
+    instance: Instance,
+}
+
+/// Tells this run of the daemon from others, also from that of a copy of its data root.
+struct Instance(u64);
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self(rand::random())
+    }
 }
 
 /// This node's side of all connections. Clones are the same.
@@ -137,6 +147,11 @@ impl Link {
     pub(crate) fn cluster(&self) -> Option<Cluster> {
         let cluster = self.0.cluster.read().unwrap_or_else(PoisonError::into_inner);
         cluster.clone()
+    }
+
+    /// Identifies this run of the daemon.
+    pub(crate) fn instance(&self) -> u64 {
+        self.0.instance.0
     }
 
     /// Which managers answer.
