@@ -58,6 +58,8 @@ soon 30 "what is missing is told" fails 'incomplete log stream' 'node [0-9a-z]{2
 check "after what there is" says '@h2 +\| first of' -- eval 'logs 1 talk 2>/dev/null; true'
 check "the node comes back" plug 3
 soon 30 "nothing is missing" says '@h3 +\| more of' -- logs 1 talk
+BEFORE=$(wc -l <"$WORK/later")
+soon 30 "who followed hears of it again" eval 'tail -n +'"$BEFORE"' "$WORK/later" | grep -q "@h3 .*more of"'
 kill "$FOLLOWER" 2>/dev/null; wait "$FOLLOWER" 2>/dev/null
 check "no line came twice" eval '[ "$(grep -c "@h3 .*first of" "$WORK/later")" -eq 1 ]'
 

@@ -33,6 +33,8 @@ const TXN_BYTES: usize = 4 << 20;
 const REST: Duration = Duration::from_millis(500);
 /// A node without a session is down after this many heartbeat periods.
 const MISSED_HEARTBEATS: i64 = 3;
+/// How long nodes have at least to notice that the leader was lost and to find the new one.
+const FIND: jiff::SignedDuration = jiff::SignedDuration::from_secs(6);
 
 /// What nodes tell the loop.
 pub(crate) enum Input {
@@ -125,7 +127,8 @@ impl Controller {
                 .map(|n| n.spec.swarm.node_id.clone())
                 .collect()
         });
-        let deadline = self.lost_at(None);
+        let found = Time::now().saturating_add(FIND).unwrap_or(Time::MAX);
+        let deadline = self.lost_at(None).max(found);
         self.expiries.extend(ids.into_iter().map(|id| (id, deadline)));
     }
 

@@ -2,10 +2,10 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::host::{Host, free_port, leader_among, options_of, set_role, state_of, until};
-use tripod_engine::{Engine, Filters};
+use tripod_engine::{Engine, Filters, Manager};
 use tripod_model::node::{NodeRole, NodeState, NodeSwarmSpec};
 
 /// All managers of `hosts` know each other, and one of them leads.
@@ -109,20 +109,7 @@ async fn a_node_that_is_there_twice_is_refused() {
     b.join(&a, NodeRole::Worker).await;
     let id = b.engine.node_id();
     // Its data root is copied to another machine, and runs there too.
-    let copy = tempfile::tempdir().unwrap();
-    for file in walk(b.dir.path()) {
-        let to = copy.path().join(file.strip_prefix(b.dir.path()).unwrap());
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(&file, &to).unwrap();
-    }
-    let standing = copy.path().join("standing.json");
-    let text = std::fs::read_to_string(&standing).unwrap();
-    let moved = text.replace(&b.address(), &format!("127.0.0.2:{}", b.port));
-    assert_ne!(moved, text);
-    std::fs::write(&standing, moved).unwrap();
-    let twin = Engine::open(copy.path(), options_of("twin", free_port()))
-        .await
-        .unwrap();
+    let (_copy, twin) = twin_of(&b).await;
     let refused = twin
         .open_session()
         .await
@@ -145,6 +132,57 @@ async fn a_node_that_is_there_twice_is_refused() {
     session.next().await.unwrap();
     assert_eq!(a.manager().node(&id).unwrap().status.addr, "127.0.0.2");
     assert_eq!(twin.info().error, "");
+}
+
+/// A copy of a host's data root, and a daemon that runs it at another address.
+async fn twin_of(host: &Host) -> (tempfile::TempDir, Engine) {
+    let copy = tempfile::tempdir().unwrap();
+    for file in walk(host.dir.path()) {
+        let to = copy.path().join(file.strip_prefix(host.dir.path()).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(&file, &to).unwrap();
+    }
+    let standing = copy.path().join("standing.json");
+    let text = std::fs::read_to_string(&standing).unwrap();
+    let moved = text.replace(&host.address(), &format!("127.0.0.2:{}", host.port));
+    assert_ne!(moved, text);
+    std::fs::write(&standing, moved).unwrap();
+    let twin = Engine::open(copy.path(), options_of("twin", free_port()))
+        .await
+        .unwrap();
+    (copy, twin)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copied_manager_has_no_say_in_the_group() {
+    let a = Host::first().await;
+    let (b, c) = (Host::new("h2").await, Host::new("h3").await);
+    b.join(&a, NodeRole::Manager).await;
+    c.join(&a, NodeRole::Manager).await;
+    let before = c.manager().db().cluster().metrics().leadership;
+    assert_eq!(before.leader, Some(a.manager().db().cluster().node_id()));
+    // Copies of the leader, which leads on as it reads in its store, and of another manager, which nobody tells anything
+    // and which stands for election.
+    let (_first, leader) = twin_of(&a).await;
+    let (_second, follower) = twin_of(&b).await;
+    let own = leader.manager().unwrap();
+    let alone = tokio::time::timeout(Duration::from_secs(4), write(&own, "of-a-copy")).await;
+    assert!(
+        !matches!(alone, Ok(Ok(_))),
+        "the copy of a leader writes by itself"
+    );
+    // The group goes on under its leader.
+    write(&c.manager(), "of-the-group").await.unwrap();
+    let after = c.manager().db().cluster().metrics().leadership;
+    assert_eq!((after.leader, after.term), (before.leader, before.term));
+    assert!(c.manager().config("of-a-copy").is_err());
+    assert!(c.manager().config("of-the-group").is_ok());
+    drop(follower);
+}
+
+async fn write(manager: &Manager, name: &str) -> tripod_model::Result<()> {
+    let data = tripod_model::data::SwarmData::default();
+    manager.config_create(name, data, b"x").await.map(drop)
 }
 
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {

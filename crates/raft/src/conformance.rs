@@ -6,6 +6,7 @@ use openraft::testing::{StoreBuilder, Suite};
 use tripod_store::HistoryLimits;
 
 use crate::crypt::Keyring;
+use crate::flush::Disk;
 use crate::log::Log;
 use crate::log_store::LogStore;
 use crate::machine::Machine;
@@ -20,7 +21,9 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
         let keyring = Arc::new(Keyring::open(dir.path(), None).unwrap());
         let (snapshots, loaded) = Snapshots::open(dir.path(), keyring.clone()).unwrap();
         let log = Log::open(dir.path(), 0, keyring, 16 << 10).unwrap();
-        let (machine, _) = Machine::new(Arc::new(snapshots), loaded, HistoryLimits::default());
+        // The suite applies entries that it has not appended.
+        let disk = Disk::new(u64::MAX);
+        let (machine, _) = Machine::new(Arc::new(snapshots), loaded, HistoryLimits::default(), disk);
         Ok((dir, LogStore(Arc::new(Mutex::new(log))), machine))
     }
 }

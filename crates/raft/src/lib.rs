@@ -5,7 +5,8 @@
 //! takes the same path as several. An acknowledged transaction is on the disks of a majority.
 //!
 //! Everything that writes runs on one thread (`store`) with a runtime of its own: proposer, openraft, the log and the
-//! state machine hand work to each other without waking another thread, and only that thread blocks in `fdatasync`.
+//! state machine hand work to each other without waking another thread, and that thread blocks in `fdatasync`; only a
+//! leader has its own disk flushed beside it, while the entries are on their way to the others.
 
 mod cluster;
 #[cfg(test)]
@@ -13,12 +14,14 @@ mod conformance;
 mod crypt;
 mod error;
 mod files;
+mod flush;
 mod log;
 mod log_store;
 #[cfg(test)]
 mod log_tests;
 mod machine;
 mod metrics;
+mod network;
 mod options;
 mod proposer;
 mod recover;

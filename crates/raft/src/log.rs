@@ -1,6 +1,7 @@
 //! The log on disk: segments, the vote, and what was purged.
 //!
-//! All calls block, up to one `fdatasync`; they are made on the store's own thread.
+//! All calls block, up to one `fdatasync`; they are made on the store's own thread. A leader's appends do not wait for
+//! the disk: see `flush`.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::crypt::Keyring;
 use crate::error::RaftError;
 use crate::files;
+use crate::flush::{Disk, Flusher};
 use crate::segment::{self, Head, Segment, Spot};
 use crate::types::{Entry, LogId, NodeId, Proposal, Vote};
 
@@ -35,6 +37,9 @@ struct Durable {
     /// Whose log this is.
     node: NodeId,
     vote: Option<Vote>,
+    /// Since which start of the machine: what was written before the last one may be gone, unless it was flushed.
+    #[serde(default)]
+    boot: Option<String>,
     /// Entries up to here are in a snapshot and may be gone.
     purged: Option<LogId>,
 }
@@ -60,6 +65,14 @@ pub(crate) struct Log {
     cache_bytes: usize,
     buffer: Vec<u8>,
     spare: Option<JoinHandle<Result<(), RaftError>>>,
+    disk: Disk,
+    flusher: Flusher,
+}
+
+/// Identifies this start of the machine.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 fn size_of(entry: &Entry) -> usize {
@@ -78,7 +91,7 @@ impl Log {
         segment_bytes: u64,
     ) -> Result<Self, RaftError> {
         let path = dir.join("vote.json");
-        let durable: Durable = match files::read(&path)? {
+        let mut durable: Durable = match files::read(&path)? {
             Some(text) => serde_json::from_slice(&text).map_err(|e| RaftError::corrupt(&path, e))?,
             None => Durable {
                 node,
@@ -91,6 +104,17 @@ impl Log {
                 format!("it belongs to node {:x}", durable.node),
             ));
         }
+        let boot = boot();
+        if durable.boot.is_none() || durable.boot != boot {
+            // Others may have entries of its term that this disk lost before they were flushed: a leader must not
+            // go on with that term and fill the same places anew.
+            durable.vote = durable.vote.map(|vote| match vote.leader_id.node_id == node {
+                true => Vote::new(vote.leader_id.term, node),
+                false => vote,
+            });
+        }
+        durable.boot = boot;
+        let disk = Disk::new(0);
         let mut log = Self {
             dir: dir.to_owned(),
             keyring,
@@ -104,8 +128,15 @@ impl Log {
             cache_bytes: 0,
             buffer: Vec::new(),
             spare: None,
+            flusher: Flusher::start(disk.clone()),
+            disk,
         };
         log.load()?;
+        if let Some(active) = log.segments.back() {
+            // What a killed process wrote may not be on the disk yet.
+            active.sync()?;
+        }
+        log.disk.set(log.next());
         Ok(log)
     }
 
@@ -221,6 +252,19 @@ impl Log {
         self.committed = committed;
     }
 
+    /// How far it is on the disk.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Whether this node leads, and others get its entries.
+    fn leads(&self) -> bool {
+        let led = self
+            .vote()
+            .is_some_and(|vote| vote.committed && vote.leader_id.node_id == self.durable.node);
+        led && self.disk.travels() && self.flusher.runs()
+    }
+
     /// How many bytes of segments are in use.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.end).sum()
@@ -293,17 +337,34 @@ impl Log {
             .ok();
     }
 
-    /// Appends entries and returns when they are on the disk.
+    /// Appends entries and returns when they are on the disk; those of a leader, when the disk has been told.
     pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), RaftError> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let on_disk = self.next();
+        let on_disk = self.disk.until();
         for entry in entries {
             self.append_one(entry, on_disk, &mut buffer)?;
         }
-        self.flush(&mut buffer)?;
+        self.write(&mut buffer)?;
+        if self.leads() {
+            if let Some(active) = self.segments.back() {
+                self.flusher.flush(&active.file, &active.path, self.next())?;
+            }
+        } else {
+            self.sync()?;
+        }
         buffer.shrink_to(BUFFER_BYTES);
         self.buffer = buffer;
         self.prepare_spare();
+        Ok(())
+    }
+
+    /// Waits until all entries are on the disk.
+    fn sync(&self) -> Result<(), RaftError> {
+        self.flusher.settle()?;
+        if let Some(active) = self.segments.back() {
+            active.sync()?;
+        }
+        self.disk.set(self.next());
         Ok(())
     }
 
@@ -339,7 +400,8 @@ impl Log {
             .back()
             .is_some_and(|active| active.fits(buffer.len() + need))
         {
-            self.flush(buffer)?;
+            self.write(buffer)?;
+            self.sync()?;
             self.ensure_spare(need)?;
             let path = self.dir.join(format!("log-{:020}.seg", id.index));
             self.segments
@@ -364,7 +426,7 @@ impl Log {
         Ok(())
     }
 
-    fn flush(&mut self, buffer: &mut Vec<u8>) -> Result<(), RaftError> {
+    fn write(&mut self, buffer: &mut Vec<u8>) -> Result<(), RaftError> {
         if let (Some(active), false) = (self.segments.back_mut(), buffer.is_empty()) {
             active.write(buffer)?;
         }
@@ -428,6 +490,7 @@ impl Log {
 
     /// Removes all entries from `index` on.
     pub(crate) fn truncate(&mut self, index: u64) -> Result<(), RaftError> {
+        self.sync()?;
         let inside = self.segments.iter().all(|segment| segment.first != index);
         while self.segments.back().is_some_and(|segment| segment.first >= index) {
             let Some(segment) = self.segments.pop_back() else {
@@ -450,6 +513,7 @@ impl Log {
                 self.cache_bytes -= size_of(&entry);
             }
         }
+        self.disk.set(self.next());
         Ok(())
     }
 
@@ -458,9 +522,11 @@ impl Log {
         self.durable.purged = self.durable.purged.max(Some(upto));
         self.save_durable()?;
         if self.next() <= upto.index {
+            self.sync()?;
             self.drop_all()?;
         }
         self.forget_before(upto.index + 1);
+        self.disk.raise(upto.index + 1);
         while self
             .segments
             .get(1)

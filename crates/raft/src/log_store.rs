@@ -1,7 +1,8 @@
 //! The log as openraft wants it.
 //!
 //! Writes are made right here, blocking: openraft waits for each append before it does anything else, and it runs on
-//! a thread of its own, so handing the write to yet another thread would only add two wake-ups to every commit.
+//! a thread of its own, so handing the write to yet another thread would only add two wake-ups to every commit. The
+//! flush of a leader's disk is handed over, because openraft begins to replicate only after the append.
 
 use std::fmt::Debug;
 use std::ops::RangeBounds;

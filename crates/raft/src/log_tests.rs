@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::crypt::Keyring;
 use crate::log::Log;
-use crate::types::{Entry, LogId, Proposal};
+use crate::types::{Entry, LogId, Proposal, Vote};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -103,4 +103,48 @@ proptest! {
             prop_assert_eq!(log.last(), model.last().map(|m| id(m.1, m.0)).or(purged));
         }
     }
+}
+
+#[test]
+fn a_leader_goes_on_with_its_term_only_while_its_machine_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let reboot = || {
+        let path = dir.path().join("vote.json");
+        let mut durable: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        durable["boot"] = "an earlier one".into();
+        std::fs::write(&path, durable.to_string()).unwrap();
+    };
+    open(dir.path()).save_vote(Vote::new_committed(3, 1)).unwrap();
+    assert_eq!(open(dir.path()).vote(), Some(Vote::new_committed(3, 1)));
+    reboot();
+    // It may have sent entries that it has lost since; it keeps its word, but has to be elected again.
+    assert_eq!(open(dir.path()).vote(), Some(Vote::new(3, 1)));
+    open(dir.path()).save_vote(Vote::new_committed(4, 2)).unwrap();
+    reboot();
+    assert_eq!(open(dir.path()).vote(), Some(Vote::new_committed(4, 2)));
+}
+
+#[tokio::test]
+async fn the_entries_of_a_leader_with_others_are_flushed_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let entry = |index| Entry {
+        log_id: id(3, index),
+        payload: EntryPayload::Normal(Proposal(vec![7; 500].into())),
+    };
+    log.append([entry(0)]).unwrap();
+    assert_eq!(log.disk().until(), 1);
+    log.save_vote(Vote::new_committed(3, 1)).unwrap();
+    let way = log.disk().way();
+    // Over the borders of segments, too.
+    for index in 1..60 {
+        log.append([entry(index)]).unwrap();
+        assert!(log.disk().until() <= index + 1);
+    }
+    log.disk().holds(59).await.unwrap();
+    drop(way);
+    log.truncate(50).unwrap();
+    assert_eq!(log.disk().until(), 50);
+    log.append([entry(50)]).unwrap();
+    assert_eq!(log.disk().until(), 51);
 }

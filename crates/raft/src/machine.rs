@@ -8,6 +8,7 @@ use tokio::sync::watch as channel;
 use tripod_store::{HistoryLimits, State};
 
 use crate::error::RaftError;
+use crate::flush::Disk;
 use crate::snapshot::{SnapshotData, Snapshots};
 use crate::types::{Entry, LogId, Outcome, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use crate::watch::Hub;
@@ -51,6 +52,7 @@ pub(crate) struct Machine {
     membership: StoredMembership,
     snapshots: Arc<Snapshots>,
     published: Arc<Published>,
+    disk: Disk,
 }
 
 impl Machine {
@@ -59,6 +61,7 @@ impl Machine {
         snapshots: Arc<Snapshots>,
         loaded: Option<(SnapshotMeta, State)>,
         history: HistoryLimits,
+        disk: Disk,
     ) -> (Self, Arc<Published>) {
         let (meta, state) = loaded.unwrap_or_default();
         let published = Arc::new(Published::new(state.clone(), meta.last_log_id, history));
@@ -70,6 +73,7 @@ impl Machine {
                 membership,
                 snapshots,
                 published: published.clone(),
+                disk,
             },
             published,
         )
@@ -104,6 +108,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let (mut outcomes, mut events) = (Vec::new(), Vec::new());
         for entry in entries {
+            // A leader's entry may be on the disks of others before it is on its own.
+            let held = self.disk.holds(entry.log_id.index).await;
+            held.map_err(|e| StorageIOError::apply(entry.log_id, AnyError::new(&e)))?;
             self.applied = Some(entry.log_id);
             let results = match entry.payload {
                 EntryPayload::Blank => Vec::new(),

@@ -17,6 +17,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::crypt::{self, Keyring, Salt, Sealer};
 use crate::error::RaftError;
@@ -55,7 +56,7 @@ pub(crate) fn space(plain: usize) -> usize {
 /// A segment that is open for reading and, if it is the last, for appending.
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     /// The preallocated size in bytes.
     pub(crate) size: u64,
     /// The index of its first record.
@@ -172,7 +173,7 @@ impl Segment {
         files::rename(from, &path)?;
         Ok(Self {
             path,
-            file,
+            file: Arc::new(file),
             size,
             first,
             end: HEADER as u64,
@@ -195,7 +196,7 @@ impl Segment {
         let sealer = keyring.sealer(&salt);
         let mut segment = Self {
             path,
-            file,
+            file: Arc::new(file),
             size: bytes.len() as u64,
             first,
             end: HEADER as u64,
@@ -267,18 +268,20 @@ impl Segment {
         }
     }
 
-    /// Writes records at the end and waits until they are on the disk.
+    /// Writes records at the end; [`Segment::sync`] puts them on the disk.
     pub(crate) fn write(&mut self, records: &mut Vec<u8>) -> Result<(), RaftError> {
         let length = records.len() as u64;
         // Ends the segment here for a reader, whatever an earlier use left behind.
         records.extend_from_slice(&[0; 8]);
-        let written = self
-            .file
-            .write_all_at(records, self.end)
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.write_all_at(records, self.end);
         written.map_err(RaftError::io(&self.path))?;
         self.end += length;
         Ok(())
+    }
+
+    /// Waits until everything that was written is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), RaftError> {
+        self.file.sync_data().map_err(RaftError::io(&self.path))
     }
 
     /// Cuts off everything from `end` up to `until`; `crc` is that of the record before. What was there is

@@ -15,10 +15,10 @@ use crate::log::Log;
 use crate::log_store::LogStore;
 use crate::machine::{Machine, Published};
 use crate::metrics::Leadership;
+use crate::network::Network;
 use crate::options::Options;
 use crate::proposer::{Pending, Proposer};
 use crate::snapshot::Snapshots;
-use crate::transport::Network;
 use crate::types::{NodeId, TypeConfig};
 
 /// Keeps the thread running.
@@ -35,6 +35,7 @@ pub(crate) struct Started {
     pub(crate) log: LogStore,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) leadership: channel::Receiver<Leadership>,
+    pub(crate) runtime: tokio::runtime::Handle,
 }
 
 /// The life of the store's thread. Its runtime is a single thread on purpose: see the crate's documentation.
@@ -88,8 +89,12 @@ async fn start(dir: &Path, node: NodeId, options: &Options) -> Result<(std::fs::
         keyring.clone(),
         options.segment_bytes,
     )?)));
-    let (machine, published) = Machine::new(Arc::new(snapshots), loaded, options.history);
-    let network = Network(options.transport.clone());
+    let disk = log.lock().disk().clone();
+    let (machine, published) = Machine::new(Arc::new(snapshots), loaded, options.history, disk.clone());
+    let network = Network {
+        transport: options.transport.clone(),
+        disk,
+    };
     let raft = Raft::new(node, options.raft_config()?, network, log.clone(), machine)
         .await
         .map_err(|e| RaftError::corrupt(dir, e))?;
@@ -102,6 +107,7 @@ async fn start(dir: &Path, node: NodeId, options: &Options) -> Result<(std::fs::
             log,
             keyring,
             leadership,
+            runtime: tokio::runtime::Handle::current(),
         },
     ))
 }

@@ -7,19 +7,14 @@
 //! [`SnapshotData::receive`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::error::{
-    Fatal, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
-};
-use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::error::{Fatal, RaftError};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, OptionalSend, Snapshot};
 use tripod_store::TxnOk;
 
 use crate::cluster::Inner;
@@ -157,94 +152,5 @@ impl Transport for LocalTransport {
         // A link that was cut meanwhile loses the answer.
         self.find(target)?;
         Ok(response)
-    }
-}
-
-/// Makes openraft's connections out of a [`Transport`].
-pub(crate) struct Network(pub(crate) Arc<dyn Transport>);
-
-pub(crate) struct Connection {
-    transport: Arc<dyn Transport>,
-    target: NodeId,
-    address: String,
-}
-
-impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = Connection;
-
-    async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Connection {
-        Connection {
-            transport: self.0.clone(),
-            target,
-            address: node.addr.clone(),
-        }
-    }
-}
-
-type RpcResult<T> = Result<T, RPCError<NodeId, BasicNode, RaftError<NodeId>>>;
-
-fn mismatch() -> TransportError {
-    TransportError::Lost("an answer to another request".into())
-}
-
-impl Connection {
-    async fn call(&self, request: Request, option: &RPCOption) -> Result<Response, Unreachable> {
-        let call = self.transport.call(self.target, &self.address, request);
-        match tokio::time::timeout(option.hard_ttl(), call).await {
-            Ok(answer) => answer.map_err(|e| Unreachable::new(&e)),
-            Err(late) => Err(Unreachable::new(&late)),
-        }
-    }
-
-    #[allow(clippy::result_large_err, reason = "openraft's own type")]
-    fn remote<T>(&self, answer: Result<T, RaftError<NodeId>>) -> RpcResult<T> {
-        answer.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
-    }
-}
-
-impl RaftNetwork<TypeConfig> for Connection {
-    async fn append_entries(
-        &mut self,
-        rpc: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
-    ) -> RpcResult<AppendEntriesResponse<NodeId>> {
-        match self.call(Request::Append(rpc), &option).await? {
-            Response::Append(answer) => self.remote(answer),
-            _ => Err(Unreachable::new(&mismatch()).into()),
-        }
-    }
-
-    async fn vote(&mut self, rpc: VoteRequest<NodeId>, option: RPCOption) -> RpcResult<VoteResponse<NodeId>> {
-        match self.call(Request::Vote(rpc), &option).await? {
-            Response::Vote(answer) => self.remote(answer),
-            _ => Err(Unreachable::new(&mismatch()).into()),
-        }
-    }
-
-    async fn full_snapshot(
-        &mut self,
-        vote: Vote,
-        snapshot: Snapshot<TypeConfig>,
-        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
-    ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
-        let request = Request::Snapshot {
-            vote,
-            meta: snapshot.meta,
-            data: *snapshot.snapshot,
-        };
-        // No deadline: how long it takes depends on its size. Cancelled when the leader steps down.
-        let answer = tokio::select! {
-            answer = self.transport.call(self.target, &self.address, request) => answer,
-            closed = cancel => return Err(StreamingError::Closed(closed)),
-        };
-        match answer {
-            Ok(Response::Snapshot(Ok(done))) => Ok(done),
-            Ok(Response::Snapshot(Err(e))) => {
-                Err(StreamingError::RemoteError(RemoteError::new(self.target, e)))
-            }
-            Ok(_) => Err(StreamingError::Unreachable(Unreachable::new(&mismatch()))),
-            Err(e) => Err(StreamingError::Unreachable(Unreachable::new(&e))),
-        }
     }
 }

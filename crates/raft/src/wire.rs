@@ -64,6 +64,16 @@ impl Request {
         Ok((postcard::to_stdvec(&question).map_err(failed)?, content))
     }
 
+    /// Which manager sends an append, a vote or a snapshot.
+    pub fn sender(&self) -> Option<NodeId> {
+        match self {
+            Self::Append(rpc) => Some(rpc.vote.leader_id.node_id),
+            Self::Vote(rpc) => Some(rpc.vote.leader_id.node_id),
+            Self::Snapshot { vote, .. } => Some(vote.leader_id.node_id),
+            Self::Submit(_) | Self::ReadIndex => None,
+        }
+    }
+
     /// Whether the bytes are followed by those of a snapshot.
     pub fn carries_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot { .. })

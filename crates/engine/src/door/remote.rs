@@ -14,7 +14,7 @@ use tripod_model::door::{
 use tripod_model::image::ImageOffer;
 use tripod_model::{Error, Result};
 
-use super::wire::{self, Question, Reply};
+use super::wire::{self, Question, Reply, broken};
 use super::{Blob, ByteStream, NodeDoor, Process};
 use crate::link::frame;
 use crate::link::message::Purpose;
@@ -118,9 +118,10 @@ impl NodeDoor for RemoteDoor {
         let (stream, _) = self.ask(Question::Logs(request)).await?;
         let records = futures::stream::unfold(Some(stream), |stream| async {
             let mut stream = stream?;
-            match wire::take::<Result<LogRecord>>(&mut stream).await {
-                Ok(Some(record)) => Some((record, Some(stream))),
-                Ok(None) => None,
+            match wire::take::<Option<Result<LogRecord>>>(&mut stream).await {
+                Ok(Some(Some(record))) => Some((record, Some(stream))),
+                Ok(Some(None)) => None,
+                Ok(None) => Some((Err(broken("it ended")), None)),
                 Err(e) => Some((Err(e), None)),
             }
         });

@@ -3,7 +3,7 @@
 use futures::StreamExt as _;
 use tokio::io::{AsyncWriteExt as _, ReadHalf};
 use tokio::sync::mpsc;
-use tripod_model::door::ProcessInput;
+use tripod_model::door::{LogRecord, ProcessInput};
 use tripod_model::{Error, Result};
 
 use super::wire::{self, Question, Reply, broken};
@@ -37,13 +37,15 @@ async fn answer(engine: &Engine, question: Question, mut stream: Stream) -> Resu
                 loop {
                     tokio::select! {
                         record = records.next() => match record {
-                            Some(record) => wire::put(&mut writing, &record).await?,
+                            Some(record) => wire::put(&mut writing, &Some(record)).await?,
                             None => break,
                         },
                         // Nothing is sent this way: who asked went away.
                         _ = frame::read(&mut reading, frame::MAX) => return Ok(()),
                     }
                 }
+                // A stream that ends without it was cut off.
+                wire::put(&mut writing, &None::<Result<LogRecord>>).await?;
                 writing.shutdown().await.map_err(broken)
             }
             Err(e) => refuse(&mut stream, e).await,

@@ -72,8 +72,6 @@ struct Inner {
     failure: watch::Sender<Option<Error>>,
     /// Why the cluster opens no session for this node, which is shown to who asks.
     refused: watch::Sender<Option<Error>>,
-    /// A number of this run.
-    instance: u64,
     /// What the cluster wants of this node.
     settings: mpsc::UnboundedSender<Settings>,
 }
@@ -112,7 +110,6 @@ impl Engine {
             serving: watch::Sender::new(false),
             failure: watch::Sender::new(None),
             refused: watch::Sender::new(None),
-            instance: rand::random(),
             settings,
         }));
         tokio::spawn(changes::follow(Arc::downgrade(&engine.0), wanted));

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tripod_model::network::NetworkSpec;
 use tripod_model::{Error, Result};
@@ -15,6 +18,9 @@ use crate::link::mux::Stream;
 use crate::members::client::{self, Local, Opened};
 use crate::members::{LeaderSession, no_leader};
 use crate::swarm::cluster::host_of;
+
+/// How long a manager may take to answer before the next one is asked too.
+const STAGGER: Duration = Duration::from_millis(800);
 
 impl Engine {
     /// Opens this node's session with the leader, wherever it is.
@@ -37,8 +43,9 @@ impl Engine {
             self.0.session.send_replace(true);
             return Ok(Arc::new(Local::new(session)));
         }
-        let mut tried = BTreeSet::new();
+        let mut tried = BTreeSet::from([self.standing().map_or_else(String::new, |s| s.advertise_addr)]);
         let mut addresses: VecDeque<String> = self.manager_addresses().into();
+        let mut attempts = FuturesUnordered::new();
         let mut last = no_leader();
         let refused = |engine: &Self, error: Option<&Error>| {
             let error = error.filter(|e| e.kind == tripod_model::ErrorKind::AlreadyExists);
@@ -51,11 +58,20 @@ impl Engine {
                 tracing::error!(%error, "the cluster refuses this node");
             }
         };
-        while let Some(address) = addresses.pop_front() {
-            if !tried.insert(address.clone()) {
-                continue;
+        loop {
+            while let Some(address) = addresses.pop_front() {
+                if tried.insert(address.clone()) {
+                    attempts.push(self.attempt(address, hello.clone()));
+                    break;
+                }
             }
-            match client::open(self, &address, hello.clone()).await {
+            // A manager that is gone does not answer; others are asked before that is certain.
+            let (address, outcome) = tokio::select! {
+                Some(outcome) = attempts.next() => outcome,
+                () = tokio::time::sleep(STAGGER), if !addresses.is_empty() => continue,
+                else => break,
+            };
+            match outcome {
                 Ok(Opened::Session(session)) => {
                     refused(self, None);
                     return Ok(session);
@@ -69,6 +85,11 @@ impl Engine {
             }
         }
         Err(last)
+    }
+
+    async fn attempt(&self, address: String, hello: Hello) -> (String, Result<Opened>) {
+        let opened = client::open(self, &address, hello).await;
+        (address, opened)
     }
 
     /// Where the session over the network sends to.
@@ -105,7 +126,7 @@ impl Engine {
             description,
             address: host_of(&standing.advertise_addr),
             data_path_addr: Some(standing.data_path_addr),
-            instance: self.0.instance,
+            instance: self.link().instance(),
         })
     }
 

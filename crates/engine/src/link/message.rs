@@ -71,6 +71,8 @@ pub(crate) enum Call {
         /// Its name.
         reference: String,
     },
+    /// Which run of a daemon the asked manager is: answered by itself. For managers.
+    Instance,
     /// A question that another manager passes on to the leader, with who asked it.
     Forwarded {
         /// Who asked.
@@ -121,6 +123,7 @@ pub(crate) enum Answer {
     Certificate(Issued),
     Network(Option<Box<NetworkSpec>>),
     Image(Option<Box<ImageOffer>>),
+    Instance(u64),
 }
 
 /// What a new node is told.

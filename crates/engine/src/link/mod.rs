@@ -4,6 +4,7 @@
 //! ([`message::Purpose`]): a question, a request of the Raft group, a node's session, or a stream to a node.
 
 pub(crate) mod frame;
+mod lanes;
 pub(crate) mod message;
 pub(crate) mod mux;
 pub(crate) mod pool;
@@ -24,6 +25,7 @@ use tripod_model::node::NodeRole;
 use tripod_model::{Error, Result};
 use tripod_raft::Cluster;
 
+use lanes::{Io, Lanes};
 use message::{Answer, Asker, Call, Purpose};
 use mux::{Mux, Side, Stream};
 use pool::Pool;
@@ -73,7 +75,18 @@ struct Inner {
     /// The part of the store that answers the Raft group.
     cluster: RwLock<Option<Cluster>>,
     pool: Pool,
+    lanes: Lanes,
     reach: Reach,
+    instance: Instance,
+}
+
+/// Tells this run of the daemon from others, also from that of a copy of its data root.
+struct Instance(u64);
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self(rand::random())
+    }
 }
 
 /// This node's side of all connections. Clones are the same.
@@ -92,6 +105,7 @@ impl Link {
         *installed = text;
         *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(tls);
         self.0.pool.clear();
+        self.0.lanes.clear();
         Ok(())
     }
 
@@ -105,6 +119,7 @@ impl Link {
         *self.0.tls.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.set_cluster(None);
         self.0.pool.clear();
+        self.0.lanes.clear();
         self.0.reach.clear();
     }
 
@@ -119,6 +134,11 @@ impl Link {
         Ok(self.tls()?.client)
     }
 
+    /// The configuration for dialling a lane.
+    fn lane(&self) -> Result<Arc<ClientConfig>> {
+        Ok(self.tls()?.lane)
+    }
+
     /// Which store answers the Raft group.
     pub(crate) fn set_cluster(&self, cluster: Option<Cluster>) {
         *self.0.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
@@ -127,6 +147,11 @@ impl Link {
     pub(crate) fn cluster(&self) -> Option<Cluster> {
         let cluster = self.0.cluster.read().unwrap_or_else(PoisonError::into_inner);
         cluster.clone()
+    }
+
+    /// Identifies this run of the daemon.
+    pub(crate) fn instance(&self) -> u64 {
+        self.0.instance.0
     }
 
     /// Which managers answer.
@@ -191,6 +216,9 @@ impl Link {
                             let greeted = tokio::time::timeout(HANDSHAKE, link.greet(tcp)).await;
                             drop(permit);
                             match greeted {
+                                Ok(Ok((tls, holder))) if lanes::is_lane(&tls) => {
+                                    link.admit_lane(tls, holder, from, stop).await
+                                }
                                 Ok(Ok((tls, holder))) => attend(tls, holder, from, handler, stop).await,
                                 Ok(Err(error)) => tracing::debug!(%from, %error, "a caller was turned away"),
                                 Err(_) => tracing::debug!(%from, "a caller said nothing"),
@@ -207,12 +235,9 @@ impl Link {
         Ok(())
     }
 
-    async fn greet(
-        &self,
-        tcp: TcpStream,
-    ) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Option<Holder>)> {
+    async fn greet(&self, tcp: TcpStream) -> Result<(tokio_rustls::server::TlsStream<Io>, Option<Holder>)> {
         pool::tune(&tcp);
-        let tls = TlsAcceptor::from(self.tls()?.server).accept(tcp).await?;
+        let tls = TlsAcceptor::from(self.tls()?.server).accept(Io::new(tcp)).await?;
         let certificate = tls
             .get_ref()
             .1
@@ -225,7 +250,7 @@ impl Link {
 
 /// Keeps a connection until it ends.
 async fn attend(
-    tls: tokio_rustls::server::TlsStream<TcpStream>,
+    tls: tokio_rustls::server::TlsStream<Io>,
     holder: Option<Holder>,
     from: SocketAddr,
     handler: Handler,

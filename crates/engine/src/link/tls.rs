@@ -18,6 +18,8 @@ use x509_parser::prelude::FromDer as _;
 
 /// What both sides must speak.
 const PROTOCOL: &[u8] = b"tripod-node/1";
+/// What a connection speaks that carries requests of the Raft group alone: see `lanes`.
+pub(super) const LANE: &[u8] = b"tripod-raft/1";
 /// The name in every manager's certificate.
 const MANAGER: &str = "swarm-manager";
 
@@ -26,6 +28,10 @@ const MANAGER: &str = "swarm-manager";
 pub(crate) struct Tls {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
+    /// [`Tls::client`] for a lane.
+    pub(crate) lane: Arc<ClientConfig>,
+    /// The cluster that this node's certificate names.
+    pub(crate) cluster_id: String,
 }
 
 /// Who is at the other end.
@@ -60,6 +66,7 @@ impl Tls {
         }
         let store = Arc::new(store);
         let chain = certificates(chain)?;
+        let cluster_id = holder(chain.first().ok_or_else(|| bad("there is none"))?)?.cluster_id;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(bad)?;
         let verifier = WebPkiClientVerifier::builder_with_provider(store.clone(), provider())
             .allow_unauthenticated()
@@ -73,7 +80,7 @@ impl Tls {
             .map_err(bad)?;
         // Who a peer is is judged at each connection, and tickets would outlive a change of role.
         server.send_tls13_tickets = 0;
-        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        server.alpn_protocols = vec![PROTOCOL.to_vec(), LANE.to_vec()];
         let mut client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(bad)?
@@ -82,9 +89,13 @@ impl Tls {
             .map_err(bad)?;
         client.alpn_protocols = vec![PROTOCOL.to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
+        let mut lane = client.clone();
+        lane.alpn_protocols = vec![LANE.to_vec()];
         Ok(Self {
             server: Arc::new(server),
             client: Arc::new(client),
+            lane: Arc::new(lane),
+            cluster_id,
         })
     }
 

@@ -76,6 +76,9 @@ impl Engine {
         if let Call::Root = call {
             return self.root().map(Answer::Root);
         }
+        if let (Call::Instance, NodeRole::Manager, false) = (&call, asker.role, asker.node_id.is_empty()) {
+            return Ok(Answer::Instance(self.link().instance()));
+        }
         let manager = self.manager()?;
         if !manager.leads() {
             let leader = manager.leader_address().ok_or_else(no_leader)?;
@@ -103,7 +106,7 @@ impl Engine {
                 let found = manager.find_image(&asker, &reference).await?;
                 Ok(Answer::Image(found.map(Box::new)))
             }
-            Call::Root | Call::Forwarded { .. } => Err(denied()),
+            Call::Root | Call::Instance | Call::Forwarded { .. } => Err(denied()),
         }
     }
 }

@@ -21,8 +21,9 @@ use crate::link::mux::{Mux, Stream};
 use crate::link::{frame, pool};
 use crate::session::{NodeSession, Reporter};
 
-/// A leader of which nothing was heard for so long is lost.
-const SILENCE: Duration = Duration::from_secs(6);
+/// A leader of which nothing was heard for so long is lost. It is heard of each second; and a new leader counts those
+/// nodes as lost that have not found it some seconds after it began (`FIND` of the controllers).
+const SILENCE: Duration = Duration::from_secs(3);
 /// How long a leader may take to answer a node that opens a session.
 const WELCOME: Duration = Duration::from_secs(10);
 
@@ -184,6 +185,7 @@ pub(crate) async fn open(engine: &Engine, address: &str, hello: Hello) -> Result
     };
     engine.set_leader(out.clone());
     engine.settle(settings);
+    tokio::spawn(end_with_leader(engine.clone(), address.to_owned(), mux.clone()));
     tokio::spawn(incoming.read(reading));
     Ok(Opened::Session(Arc::new(Remote {
         mux,
@@ -191,6 +193,23 @@ pub(crate) async fn open(engine: &Engine, address: &str, hello: Hello) -> Result
         out,
         questions,
     })))
+}
+
+/// On a manager: ends a session when another than the manager at its address leads, which may never tell.
+async fn end_with_leader(engine: Engine, address: String, mux: Mux) {
+    let Ok(manager) = engine.manager() else { return };
+    let mut leadership = manager.db().cluster().leadership();
+    loop {
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = mux.closed() => return,
+        }
+        leadership.borrow_and_update();
+        if manager.db().cluster().is_leader() || manager.leader_address().is_some_and(|l| l != address) {
+            tracing::info!("another manager leads; the session with {address} ends");
+            return mux.end();
+        }
+    }
 }
 
 /// Sends what there is to send, and signs of life, until the connection or the session ends.

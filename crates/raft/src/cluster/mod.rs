@@ -56,6 +56,7 @@ pub(crate) struct Inner {
     leadership: channel::Receiver<Leadership>,
     pins: Mutex<VecDeque<Pin>>,
     thread: Mutex<Option<StoreThread>>,
+    runtime: tokio::runtime::Handle,
 }
 
 /// A state that unfinished lists read from.
@@ -98,6 +99,7 @@ impl Cluster {
             log,
             keyring,
             leadership,
+            runtime,
         } = start.await.map_err(|_| RaftError::Closed)??;
         let cluster = Self(Arc::new(Inner {
             node,
@@ -110,6 +112,7 @@ impl Cluster {
             leadership,
             pins: Mutex::default(),
             thread: Mutex::new(Some(StoreThread { stop, handle })),
+            runtime,
         }));
         cluster.catch_up().await?;
         Ok(cluster)
@@ -412,6 +415,12 @@ impl Cluster {
     /// Answers a request that came over the transport.
     pub async fn handle(&self, request: Request) -> Response {
         self.0.handle(request).await
+    }
+
+    /// Does work on the store's thread, from where [`Cluster::handle`] costs no change of threads. It must not block,
+    /// and ends with the store at the latest.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.runtime.spawn(work);
     }
 
     /// Makes a snapshot now.
