@@ -217,7 +217,7 @@ impl Link {
                             drop(permit);
                             match greeted {
                                 Ok(Ok((tls, holder))) if lanes::is_lane(&tls) => {
-                                    link.admit_lane(tls, holder, from, stop).await
+                                    link.admit_lane(tls, holder, from, stop).await;
                                 }
                                 Ok(Ok((tls, holder))) => attend(tls, holder, from, handler, stop).await,
                                 Ok(Err(error)) => tracing::debug!(%from, %error, "a caller was turned away"),
