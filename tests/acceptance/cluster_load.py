@@ -97,7 +97,7 @@ def walk(check, hosts):
     lost(check, hosts, next(h for h in hosts if h is not leader), "switched off")
     spread(check, hosts)
     leader = _cluster.leader_of(hosts)
-    lost(check, hosts, leader, "cut off")
+    lost(check, hosts, next(h for h in hosts if h is not leader), "cut off")
     hosts[0].docker("service", "rm", "web")
     check.soon(20, "no container is left", lambda: sum(h.containers() for h in hosts) == 0)
 
