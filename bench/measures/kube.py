@@ -95,7 +95,8 @@ def run(engine, options):
 
 
 def resident(engine):
-    time.sleep(2)
+    """Megabytes, 10 s after the last request, as in `idle`."""
+    time.sleep(10)
     return sum(procs.memory(pid)[0] for pid in engine.pids()) / 1e6
 
 

@@ -270,7 +270,12 @@ impl Log {
         self.segments.iter().map(|segment| segment.end).sum()
     }
 
+    /// Keeps the vote. Whoever stops leading by it answers the next leader for entries that it does not write again:
+    /// they must be on the disk by then.
     pub(crate) fn save_vote(&mut self, vote: Vote) -> Result<(), RaftError> {
+        if self.disk.until() < self.next() {
+            self.sync()?;
+        }
         self.durable.vote = Some(vote);
         self.save_durable()
     }

@@ -148,3 +148,23 @@ async fn the_entries_of_a_leader_with_others_are_flushed_beside() {
     log.append([entry(50)]).unwrap();
     assert_eq!(log.disk().until(), 51);
 }
+
+/// The next leader is answered for entries that are there already, without another write.
+#[tokio::test]
+async fn who_stops_leading_has_its_entries_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let way = log.disk().way();
+    log.save_vote(Vote::new_committed(3, 1)).unwrap();
+    log.append([Entry {
+        log_id: id(3, 0),
+        payload: EntryPayload::Blank,
+    }])
+    .unwrap();
+    log.disk().holds(0).await.unwrap();
+    // As if the disk were still busy with it.
+    log.disk().set(0);
+    log.save_vote(Vote::new_committed(4, 2)).unwrap();
+    assert_eq!(log.disk().until(), 1);
+    drop(way);
+}

@@ -1,13 +1,7 @@
 //! openraft's connections to other managers, out of a [`Transport`].
-//!
-//! openraft has one request to a manager under way at a time, and after each commit it asks with an empty append, so
-//! that the other manager hears of the commit. The next entry would wait for that answer. So such news is sent beside
-//! the entries, and not at all when an entry is about to carry it.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use openraft::error::{
     Fatal, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
@@ -16,16 +10,11 @@ use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, LogIdOptionExt, OptionalSend, Snapshot};
+use openraft::{BasicNode, OptionalSend, Snapshot};
 
 use crate::flush::{Disk, Way};
 use crate::transport::{Request, Response, Transport, TransportError};
 use crate::types::{LogId, NodeId, TypeConfig, Vote};
-
-/// An empty append counts as answered when a real one was, at most this long ago: far less than any patience.
-const FRESH: Duration = Duration::from_millis(80);
-/// How often news of a commit lets other work of the thread go first, which may be about to send an entry.
-const YIELDS: usize = 8;
 
 /// Makes the connections.
 pub(crate) struct Network {
@@ -39,10 +28,6 @@ pub(crate) struct Connection {
     address: String,
     disk: Disk,
     _way: Way,
-    /// When an append was answered last, and up to where both logs were found the same.
-    answered: Option<(Instant, Option<LogId>)>,
-    /// So many committed entries the other one has been told of.
-    told: Arc<AtomicU64>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -55,8 +40,6 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             address: node.addr.clone(),
             disk: self.disk.clone(),
             _way: self.disk.way(),
-            answered: None,
-            told: Arc::default(),
         }
     }
 }
@@ -88,26 +71,6 @@ impl Connection {
         }
     }
 
-    /// Tells of a commit, unless an entry does so first. If it is lost, the next append tells.
-    fn tell(&self, rpc: AppendEntriesRequest<TypeConfig>, option: &RPCOption) {
-        let (told, disk, committed) = (self.told.clone(), self.disk.clone(), rpc.leader_commit);
-        let news = committed.next_index();
-        let (transport, target, address) = (self.transport.clone(), self.target, self.address.clone());
-        let patience = option.hard_ttl();
-        if told.load(Ordering::Relaxed) >= news {
-            return;
-        }
-        tokio::spawn(async move {
-            for _ in 0..YIELDS {
-                tokio::task::yield_now().await;
-            }
-            if told.fetch_max(news, Ordering::Relaxed) < news && held(&disk, committed).await.is_ok() {
-                let call = transport.call(target, &address, Request::Append(rpc));
-                let _ = tokio::time::timeout(patience, call).await;
-            }
-        });
-    }
-
     #[allow(clippy::result_large_err, reason = "openraft's own type")]
     fn remote<T>(&self, answer: Result<T, RaftError<NodeId>>) -> RpcResult<T> {
         answer.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
@@ -120,27 +83,9 @@ impl RaftNetwork<TypeConfig> for Connection {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<NodeId>> {
-        let (last, committed) = (rpc.entries.last().map(|entry| entry.log_id), rpc.leader_commit);
-        let matched = last.or(rpc.prev_log_id);
-        if rpc.entries.is_empty()
-            && self
-                .answered
-                .is_some_and(|(at, same)| same == matched && at.elapsed() < FRESH)
-        {
-            self.tell(rpc, &option);
-            return Ok(AppendEntriesResponse::Success);
-        }
-        self.answered = None;
-        self.told.fetch_max(committed.next_index(), Ordering::Relaxed);
-        held(&self.disk, committed).await?;
-        let asked = Instant::now();
+        held(&self.disk, rpc.leader_commit).await?;
         match self.call(Request::Append(rpc), &option).await? {
-            Response::Append(answer) => {
-                if let Ok(AppendEntriesResponse::Success) = answer {
-                    self.answered = Some((asked, matched));
-                }
-                self.remote(answer)
-            }
+            Response::Append(answer) => self.remote(answer),
             _ => Err(Unreachable::new(&mismatch()).into()),
         }
     }

@@ -109,13 +109,14 @@ fn span(range: &str, size: u64) -> Span {
     }
 }
 
-/// Removes a blob that no document needs.
-pub(crate) fn delete(inner: &Inner, _name: &str, digest: &str) -> Answer {
-    if !inner.shelf.blob(digest).exists() {
-        return Err(Fault::blob_unknown(digest));
+/// Removes a blob from the shelf, also one that a document needs: that is the client's affair. Those of images go with
+/// their images.
+pub(crate) fn delete(inner: &Inner, digest: &str) -> Answer {
+    match inner.shelf.drop_blob(digest) {
+        Ok(()) => Ok(bare(StatusCode::ACCEPTED)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Fault::blob_unknown(digest)),
+        Err(e) => Err(e.into()),
     }
-    inner.shelf.drop_blob(digest);
-    Ok(bare(StatusCode::ACCEPTED))
 }
 
 #[cfg(test)]

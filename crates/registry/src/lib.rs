@@ -97,11 +97,11 @@ async fn answer(inner: &Arc<Inner>, request: Request) -> Answer {
             Method::DELETE => manifests::delete(inner, &name, &reference).await,
             _ => Err(Fault::unsupported()),
         },
-        Route::Blob(name, digest) => match method {
+        Route::Blob(_, digest) => match method {
             Method::GET | Method::HEAD => {
                 blobs::get(inner, &digest, request.headers(), method == Method::HEAD).await
             }
-            Method::DELETE => blobs::delete(inner, &name, &digest),
+            Method::DELETE => blobs::delete(inner, &digest),
             _ => Err(Fault::unsupported()),
         },
         Route::Uploads(name) if method == Method::POST => uploads::begin(inner, &name, &query, request).await,

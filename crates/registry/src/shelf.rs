@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -73,8 +74,12 @@ impl Shelf {
         let mut next = known.clone();
         change(&mut next);
         let draft = self.root.join("registry.json.new");
-        fs::write(&draft, serde_json::to_vec(&next).map_err(Error::internal)?)?;
+        let mut file = fs::File::create(&draft)?;
+        file.write_all(&serde_json::to_vec(&next).map_err(Error::internal)?)?;
+        file.sync_data()?;
         fs::rename(draft, self.root.join("registry.json"))?;
+        // The name, too, must be on disk before anybody is told.
+        fs::File::open(&self.root)?.sync_all()?;
         *known = next;
         Ok(())
     }
@@ -183,8 +188,8 @@ impl Shelf {
     }
 
     /// Drops a blob that the image store has too.
-    pub(crate) fn drop_blob(&self, digest: &str) {
-        let _ = fs::remove_file(self.blob(digest));
+    pub(crate) fn drop_blob(&self, digest: &str) -> std::io::Result<()> {
+        fs::remove_file(self.blob(digest))
     }
 }
 

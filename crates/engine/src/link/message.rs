@@ -71,8 +71,6 @@ pub(crate) enum Call {
         /// Its name.
         reference: String,
     },
-    /// Which run of a daemon the asked manager is: answered by itself. For managers.
-    Instance,
     /// A question that another manager passes on to the leader, with who asked it.
     Forwarded {
         /// Who asked.
@@ -80,6 +78,8 @@ pub(crate) enum Call {
         /// What.
         call: Box<Call>,
     },
+    /// Which run of a daemon the asked manager is: answered by itself. For managers.
+    Instance,
 }
 
 /// Who asks.

@@ -111,8 +111,8 @@ async fn serve(args: DaemonArgs) -> Result<()> {
 }
 
 /// After this long without a request, what served the last ones is let go: long enough that a client which calls again
-/// and again finds it, short enough that a daemon whose users went is small at once.
-const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
+/// and again finds it.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Keeps what is resident small: code of the start and of rare calls, and memory that answers took, is let go once nobody
 /// calls.
